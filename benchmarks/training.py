@@ -1,0 +1,186 @@
+"""Time and test metric of fine-tuning: tfserve against the transformers ``Trainer``.
+
+The same MiniLM, tables, epochs, batch size and learning rate three times:
+
+    padded    as the example scripts of transformers do by default: padding to 128 tokens, fp32
+    dynamic   Trainer with padding to the batch's longest and bf16
+    tfserve   with its defaults otherwise
+
+Times are those of the whole job, without imports: reading, encoding, training, testing and saving;
+tfserve's also hold an evaluation and a checkpoint per epoch, which the Trainer's do not. A step of
+the padded run always costs the same, so by default only ``--padded_steps`` of them are run and
+the time of all is computed from those; ``--full`` runs all and shows the metric too.
+
+    python benchmarks/training.py [--sets hate_vicomtech …] [--full]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from common import DATA, machine, minilm, table
+
+# Name → task, epochs, metric shown.
+SETS: dict[str, tuple[str, int, str]] = {
+    "hate_vicomtech": ("classif", 2, "accuracy"),
+    "banking77": ("classif", 2, "accuracy"),
+    "goemotions": ("multilabel-classif", 1, "f1_micro"),
+    "wnut17": ("ner", 2, "f1"),
+    "emobank_valence": ("regression", 1, "pearson"),
+}
+BATCH, RATE = 16, 5e-5
+
+
+def run_tfserve(name: str) -> dict[str, Any]:
+    """One tfserve job."""
+    import tfserve
+    import tfserve.training
+
+    task_name, epochs, _ = SETS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        hparams = {"task_name": task_name, "model_name": minilm(), "num_train_epochs": epochs,
+                   "learning_rate": RATE, "per_device_train_batch_size": BATCH}  # fmt: skip
+        started = time.perf_counter()
+        metrics = tfserve.train(hparams, train_dir=DATA / name, model_dir=f"{folder}/model")
+        return {"seconds": time.perf_counter() - started, "metrics": metrics["test"]}
+
+
+def run_trainer(name: str, kind: str, steps: int | None) -> dict[str, Any]:
+    """One Trainer job; with ``steps``, its time is scaled up from that many."""
+    import numpy as np
+    import transformers
+
+    from tfserve import tasks
+    from tfserve.tables import read_table
+    from tfserve.tasks import Parameters
+
+    task_name, epochs, _ = SETS[name]
+    task_type = tasks.get(task_name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
+    started = time.perf_counter()
+    tables = {s: read_table(DATA / name / f"{s}.csv", task_type) for s in ("train", "test")}
+    task = task_type.fit(tables["train"].labels)
+    padding = "max_length" if kind == "padded" else False
+
+    def encode(row: Any) -> dict[str, Any]:
+        """As run_glue.py and run_ner.py encode a row."""
+        if not task.per_word:
+            encoded = tokenizer(row.record.text, truncation=True, max_length=128, padding=padding)
+            return {**encoded, "labels": target(row)}
+        encoded = tokenizer(
+            list(row.record.words), is_split_into_words=True, truncation=True, max_length=128,
+            padding=padding,
+        )  # fmt: skip
+        ids, previous, labels = task.target(row.label), None, []
+        for word in encoded.word_ids():
+            labels.append(-100 if word is None or word == previous else int(ids[word]))
+            previous = word
+        return {**encoded, "labels": labels}
+
+    def target(row: Any) -> Any:
+        return row.label if task_name == "regression" else task.target(row.label).tolist()
+
+    sets = {split: [encode(row) for row in t.rows] for split, t in tables.items()}
+    auto = getattr(transformers, task.auto_model)
+    model = auto.from_pretrained(
+        minilm(), num_labels=len(task.labels), problem_type=task.problem_type
+    )
+    collator: Any = transformers.default_data_collator
+    if kind == "dynamic":
+        per_word = transformers.DataCollatorForTokenClassification(tokenizer)
+        collator = per_word if task.per_word else transformers.DataCollatorWithPadding(tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            folder,
+            num_train_epochs=epochs,
+            max_steps=steps or -1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=RATE,
+            bf16=kind == "dynamic",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=42,
+        )
+        trainer = transformers.Trainer(
+            model=model, args=arguments, train_dataset=sets["train"], data_collator=collator
+        )
+        begun = time.perf_counter()
+        trainer.train()
+        trained = time.perf_counter() - begun
+        if steps:
+            total = epochs * -(-len(sets["train"]) // BATCH)
+            return {"seconds": begun - started + trained / steps * total, "metrics": {}}
+        logits = trainer.predict(sets["test"]).predictions
+        trainer.save_model(folder)
+    seconds = time.perf_counter() - started
+    records = tables["test"].records
+    if task_name == "regression":
+        answers = [{"pred": float(value)} for value in np.ravel(logits)]
+    elif task.per_word:
+        rows = []
+        for row, values, record in zip(sets["test"], logits, records, strict=True):
+            starts = [i for i, label in enumerate(row["labels"]) if label != -100]
+            full = np.full((len(record.spans), values.shape[-1]), np.nan)
+            full[: len(starts)] = values[starts]
+            rows.append(full)
+        answers = task.decode(rows, records, Parameters())
+    else:
+        answers = task.decode(list(logits), records, Parameters())
+    return {"seconds": seconds, "metrics": task.metrics(tables["test"].labels, answers)}
+
+
+def measure(name: str, kind: str, steps: int | None) -> dict[str, Any]:
+    """One job in a process of its own."""
+    command = [sys.executable, __file__, "--job", name, kind, str(steps or 0)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--padded_steps", type=int, default=30)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        name, kind, steps = options.job
+        job = run_tfserve(name) if kind == "tfserve" else run_trainer(name, kind, int(steps))
+        print(json.dumps(job))
+        return
+    rows = []
+    for name in options.sets:
+        padded = measure(name, "padded", None if options.full else options.padded_steps)
+        dynamic, ours = (measure(name, kind, None) for kind in ("dynamic", "tfserve"))
+        _, epochs, metric = SETS[name]
+        scores = [
+            f"{job['metrics'][metric]:.3f}" if job["metrics"] else "-"
+            for job in (padded, dynamic, ours)
+        ]
+        times = [job["seconds"] for job in (padded, dynamic, ours)]
+        rows.append([
+            f"{name} ({epochs} epochs)", metric, *scores, *(f"{t:.0f}" for t in times),
+            f"{times[2] / times[0]:.2f}", f"{times[2] / times[1]:.2f}",
+        ])  # fmt: skip
+        print(rows[-1], flush=True)
+    how = "all steps run" if options.full else f"padded: from {options.padded_steps} steps"
+    print(f"\n{machine()}; {how}\n")
+    header = ["set", "metric", "padded", "dynamic", "tfserve", "padded s", "dynamic s",
+              "tfserve s", "of padded", "of dynamic"]  # fmt: skip
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()

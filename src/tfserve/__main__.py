@@ -1,0 +1,5 @@
+"""``python -m tfserve``."""
+
+from tfserve.cli import main
+
+main()

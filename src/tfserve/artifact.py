@@ -1,0 +1,284 @@
+"""The model directory: what training writes and every surface serves.
+
+    config.json, model.safetensors      loads with plain AutoModel….from_pretrained
+    tokenizer.json, tokenizer_config…   the tokenizer, as the pretrained model had it
+    tfserve.json                        the manifest: task, labels, windows, metrics, golden answers
+    code/                               inference.py and the packages a container lacks
+
+The manifest is written last and lists the sha256 of the other files: a directory without it, or
+whose files differ from it, is not a model that training finished writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from tfserve import tasks
+from tfserve.encoding import Encoder, load_tokenizer
+from tfserve.errors import ModelError, StorageError
+
+MANIFEST = "tfserve.json"
+SCHEMA = 1
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+VENDORED = ("jsonlines", "attrs")
+"""What serving needs beside numpy and tokenizers, which every HuggingFace container has."""
+
+INFERENCE = '''"""What the HuggingFace inference containers call: tfserve's handlers."""
+
+from tfserve.handlers import input_fn, model_fn, output_fn, predict_fn
+
+__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """``tfserve.json``: all that serving needs to know beside weights and tokenizer.
+
+    Attributes
+    ----------
+    task_state : labels in order, or the target's scale: ``tasks.get(task)(**task_state)``
+    model_type, pad_token_id : of the config, for encoding without transformers
+    max_length, stride, long_text, use_bbox : how records become windows
+    metrics : of dev and test, as training measured them
+    golden : records with their answers in fp32, to see that an engine computes the same
+    versions : of the packages that trained it
+    files : sha256 of every other file that answers depend on
+    """
+
+    task: str
+    task_state: dict[str, Any]
+    model_type: str
+    pad_token_id: int
+    max_length: int
+    stride: int
+    long_text: str = "truncate"
+    use_bbox: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
+    golden: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    hparams: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model directory that was found whole."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def version(self) -> str:
+        """A content hash: the same for the same files and settings, wherever they lie."""
+        content = json.dumps(asdict(self.manifest), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def task(self) -> tasks.Task:
+        """The fitted task."""
+        return make_task(self.manifest)
+
+    def encoder(self) -> Encoder:
+        """The encoder, from the tokenizer in the directory."""
+        return make_encoder(self.manifest, self.path / "tokenizer.json")
+
+
+def make_task(manifest: Manifest) -> tasks.Task:
+    """The fitted task that a manifest describes."""
+    state = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest.task_state.items()}
+    return tasks.get(manifest.task)(**state)
+
+
+def make_encoder(manifest: Manifest, tokenizer_file: Path) -> Encoder:
+    """The encoder that a manifest describes."""
+    return Encoder(
+        load_tokenizer(tokenizer_file),
+        model_type=manifest.model_type,
+        max_length=manifest.max_length,
+        stride=manifest.stride,
+        per_word=tasks.get(manifest.task).per_word,
+        windowed=manifest.long_text == "window",
+        use_bbox=manifest.use_bbox,
+    )
+
+
+def load(path: Path | str) -> Artifact:
+    """Read and verify a model directory.
+
+    Raises
+    ------
+    ModelError
+        ``model.not_found``, ``model.no_manifest``, ``model.manifest``, ``model.schema``,
+        ``model.no_file`` or ``model.tampered``.
+    """
+    path = Path(path)
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise ModelError("model.not_found", f"found no folder {path}; expected a model directory")
+    if not file.is_file():
+        raise ModelError(
+            "model.no_manifest",
+            f"found no {MANIFEST} in {path}; expected a model directory written by tfserve train",
+        )
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+        schema = raw["schema"]
+        if schema == SCHEMA:
+            manifest = Manifest(**raw)
+            if not isinstance(manifest.files, dict):
+                raise TypeError("files is no object")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError("model.manifest", f"cannot read {file}: {error}") from None
+    if schema != SCHEMA:
+        raise ModelError(
+            "model.schema",
+            f"found schema version {schema!r} in {file}; this tfserve reads {SCHEMA}: "
+            "install the version of tfserve that wrote it",
+        )
+    for name, expected in manifest.files.items():
+        if not (path / name).is_file():
+            raise ModelError("model.no_file", f"found no {name} in {path}; training wrote one")
+        if sha256(path / name) != expected:
+            raise ModelError(
+                "model.tampered",
+                f"{path / name} is not the file that training wrote (its sha256 differs from the "
+                "manifest's): copy the model directory again",
+            )
+    return Artifact(path, manifest)
+
+
+def save(
+    path: Path | str,
+    manifest: Manifest,
+    *,
+    write_weights: Callable[[Path], None],
+    tokenizer_files: Mapping[str, Path],
+) -> Artifact:
+    """Write a model directory; until the last file is in place the old one stays, or none.
+
+    Parameters
+    ----------
+    write_weights : writes ``config.json`` and ``model.safetensors`` into the folder it is given
+    tokenizer_files : name → path of the pretrained model's tokenizer files
+
+    Raises
+    ------
+    StorageError
+        The disk is full or a folder cannot be written; nothing half-written is left.
+    """
+    path = Path(path)
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for leftover in path.glob(".tfserve-*"):  # of a process that was killed in here
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=".tfserve-", dir=path))
+        try:
+            write_weights(staging)
+            for name, source in tokenizer_files.items():
+                shutil.copyfile(source, staging / name)
+            _without_truncation(staging / "tokenizer.json")
+            files = {
+                file.name: sha256(file) for file in sorted(staging.iterdir()) if file.is_file()
+            }
+            _write_code(staging / "code")
+            content = json.dumps(asdict(manifest) | {"files": files}, ensure_ascii=False, indent=2)
+            (staging / MANIFEST).write_text(content + "\n", "utf-8")
+            # From here on only renames: the old manifest goes first, the new one comes last.
+            (path / MANIFEST).unlink(missing_ok=True)
+            if (path / "code").exists():
+                shutil.rmtree(path / "code")
+            for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
+                os.replace(file, path / file.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return load(path)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a StorageError that says what to do."""
+    try:
+        yield
+    except Exception as raised:
+        # safetensors tells of a full disk in an error of its own.
+        number = re.search(r"os error (\d+)", str(raised))
+        if isinstance(raised, OSError):
+            error = raised
+        elif type(raised).__name__ == "SafetensorError" and number is not None:
+            error = OSError(int(number[1]), os.strerror(int(number[1])))
+        else:
+            raise
+        cure = {
+            errno.ENOSPC: "free some space or choose another disk",
+            errno.EDQUOT: "free some space or choose another disk",
+            errno.EACCES: "choose a folder that you may write",
+            errno.EROFS: "choose a folder that is not read-only",
+        }.get(error.errno or 0, "check the folder")
+        reason = error.strerror or type(error).__name__
+        raise StorageError("storage.write", f"cannot write {path}: {reason}; {cure}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file by atomic rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def installed_versions(names: Sequence[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    versions = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = distribution(name).version
+    return versions
+
+
+def _without_truncation(file: Path) -> None:
+    """Switch off truncation and padding in a tokenizer file: they are the encoder's to decide."""
+    content = json.loads(file.read_text("utf-8"))
+    if content.get("truncation") or content.get("padding"):
+        content.update(truncation=None, padding=None)
+        file.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+
+
+def _write_code(folder: Path) -> None:
+    """``inference.py``, tfserve itself and the packages that a HuggingFace container lacks."""
+    folder.mkdir()
+    (folder / "inference.py").write_text(INFERENCE, "utf-8")
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(Path(__file__).parent, folder / "tfserve", ignore=ignored)
+    for name in VENDORED:
+        for file in distribution(name).files or ():
+            if file.suffix in (".py", ".typed") and ".." not in file.parts:
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(file.locate()), target)

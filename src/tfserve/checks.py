@@ -1,0 +1,175 @@
+"""``tfserve check``: is this data sound, and does the model fit it? Without loading the model."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfserve import tables, tasks
+from tfserve.encoding import capacity, load_tokenizer
+from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem, RecordError
+from tfserve.tables import Table
+
+PERCENTILES = (50, 90, 95, 99, 100)
+MAX_LABELS_SHOWN = 30
+
+
+@dataclass
+class Split:
+    """What was found in one split.
+
+    Attributes
+    ----------
+    labels : rows (entities, for ner) per label, or the target's statistics
+    words, tokens : length percentiles, ``{"p50": …}``; tokens only where a model was named
+    over_capacity : share of the rows with more tokens than the model sees
+    duplicates : rows whose text stands in an earlier row of the split
+    conflicts : of these, rows whose labels differ from the earlier row's
+    also_in_train : rows whose text is also in train
+    unseen_labels : labels that train lacks
+    """
+
+    file: str
+    rows: int
+    labels: dict[str, float]
+    words: dict[str, int]
+    tokens: dict[str, int] | None = None
+    over_capacity: float | None = None
+    duplicates: int = 0
+    conflicts: int = 0
+    also_in_train: int = 0
+    unseen_labels: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """The findings of a check; ``ok`` when training would accept the data."""
+
+    task_name: str
+    capacity: int | None
+    splits: dict[str, Split]
+    problems: list[Problem]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check(
+    data: Path | str | Mapping[str, Path | str | None],
+    task_name: str,
+    *,
+    model_folder: Path | str | None = None,
+    use_bbox: bool = False,
+) -> Report:
+    """Read every table and say what is in it and what is wrong with it.
+
+    Parameters
+    ----------
+    data : a folder, or the location of each split
+    model_folder : config and tokenizer of the model to be trained, for lengths in tokens
+    """
+    task = tasks.get(task_name)
+    problems: list[Problem] = []
+    found: dict[str, tuple[str, Table]] = {}
+    try:
+        locations = data if isinstance(data, Mapping) else {"train": data}
+        files = tables.find_files(locations)
+    except DataError as error:
+        return Report(task_name, None, {}, list(error.problems))
+    for name, file in files.items():
+        table, wrong = tables.scan_table(file, task, use_bbox=use_bbox)
+        problems += wrong
+        found[name] = (str(file), table)
+    train = found.get("train", ("", Table("", ())))[1]
+    if train.rows and not any(problem.file == found["train"][0] for problem in problems):
+        try:
+            task.fit(train.labels)
+        except RecordError as error:
+            field_ = error.place.get("field")
+            problems.append(Problem(error.code, error.message, found["train"][0], None, field_))
+    limit = None if model_folder is None else capacity(model_folder)
+    known = {row.record.text for row in train.rows}
+    splits: dict[str, Split] = {}
+    for name, (path, table) in found.items():
+        if not table.rows:
+            continue
+        splits[name] = split = _describe(path, table, task)
+        if name != "train":
+            split.also_in_train = sum(row.record.text in known for row in table.rows)
+            split.unseen_labels = task.unseen(train.labels, table.labels) if train.rows else []
+        if model_folder is not None:
+            lengths = _token_lengths(table, Path(model_folder))
+            split.tokens = _percentiles(lengths)
+            split.over_capacity = float(np.mean(np.array(lengths) > limit))
+    return Report(task_name, limit, splits, problems)
+
+
+def render(report: Report) -> str:
+    """The report for a terminal."""
+    lines = []
+    for name, split in report.splits.items():
+        lines.append(f"{name}: {split.rows:,} rows in {split.file}")
+        lines.append(f"  words   {_row(split.words)}")
+        if split.tokens is not None and split.over_capacity is not None:
+            over = f"{split.over_capacity:.1%} of rows over the model's {report.capacity}"
+            lines.append(f"  tokens  {_row(split.tokens)}   {over}")
+        shown = [f"{label} {count:,.6g}" for label, count in split.labels.items()]
+        more = [f"… {len(shown) - MAX_LABELS_SHOWN} more"] * (len(shown) > MAX_LABELS_SHOWN)
+        lines.append(f"  labels  {', '.join(shown[:MAX_LABELS_SHOWN] + more)}")
+        notes = [
+            (split.duplicates, "repeat an earlier row's text"),
+            (split.conflicts, "of these with other labels"),
+            (split.also_in_train, "with a text that is also in train"),
+        ]
+        lines += [f"  note    {count:,} rows {what}" for count, what in notes if count]
+        if split.unseen_labels:
+            names = ", ".join(split.unseen_labels[:MAX_LABELS_SHOWN])
+            lines.append(f"  note    labels that train lacks, errors in every metric: {names}")
+    lines += [f"problem: {problem}" for problem in report.problems[:MAX_PROBLEMS_SHOWN]]
+    more_problems = len(report.problems) - MAX_PROBLEMS_SHOWN
+    if more_problems > 0:
+        lines.append(f"… and {more_problems:,} more problems")
+    count = len(report.problems)
+    lines.append("no problems" if report.ok else f"{count:,} problem{'s' * (count != 1)}")
+    return "\n".join(lines)
+
+
+def _describe(path: str, table: Table, task: type[tasks.Task]) -> Split:
+    seen: dict[str, list[Any]] = defaultdict(list)
+    for row in table.rows:
+        seen[row.record.text].append(row.label)
+    repeated = [labels for labels in seen.values() if len(labels) > 1]
+    return Split(
+        file=path,
+        rows=len(table.rows),
+        labels=task.label_counts(table.labels),
+        words=_percentiles([len(row.record.spans) for row in table.rows]),
+        duplicates=sum(len(labels) - 1 for labels in repeated),
+        conflicts=sum(len(labels) - Counter(labels)[labels[0]] for labels in repeated),
+    )
+
+
+def _token_lengths(table: Table, folder: Path) -> list[int]:
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return [len(e.ids) for e in tokenizer.encode_batch_fast([r.text for r in table.records])]
+
+
+def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
+    values = np.percentile(lengths, PERCENTILES, method="higher")
+    return {f"p{p}": int(value) for p, value in zip(PERCENTILES, values, strict=True)}
+
+
+def _row(percentiles: Mapping[str, int]) -> str:
+    named = {"p50": "median", "p100": "max"}
+    return "  ".join(f"{named.get(name, name)} {value:,}" for name, value in percentiles.items())

@@ -1,0 +1,248 @@
+"""The command line: ``tfserve check | train | evaluate | predict``.
+
+Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
+readable line and exit status 1; a traceback is shown with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import jsonlines
+from tqdm import tqdm
+
+from tfserve import __version__, records
+from tfserve.artifact import storing, write_json
+from tfserve.codecs import dumps, read_lines
+from tfserve.errors import StoppedError, TfserveError
+from tfserve.hparams import HParams
+
+STOPPED = 128 + 15
+"""Exit status after SIGTERM: not 0, so that no script goes on as if training had finished."""
+
+
+@click.group(context_settings={"token_normalize_func": lambda name: name.replace("-", "_")})
+@click.version_option(__version__, message="%(version)s")
+def cli() -> None:
+    """Fine-tune a Transformer encoder on a table of texts, and use it."""
+
+
+def _hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
+    """One flag per hyperparameter; values stay strings, as SageMaker sends them."""
+    for f in reversed(fields(HParams)):
+        default = f"  [default: {f.default}]" if f.default not in (None, MISSING) else ""
+        choices = "  [" + "|".join(f.metadata["choices"]) + "]" if "choices" in f.metadata else ""
+        help_text = f.metadata["help"] + choices + default
+        command = click.option(f"--{f.name}", help=help_text, metavar="VALUE")(command)
+    return command
+
+
+@cli.command()
+@click.argument("data_dir")
+@click.option("--task_name", required=True, help="classif, multilabel-classif, ner or regression.")
+@click.option("--model_name", help="A folder or hub id: adds lengths in the model's tokens.")
+@click.option("--use_bbox", type=bool, default=False, help="Whether bbox will be used.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(
+    data_dir: str, task_name: str, model_name: str | None, use_bbox: bool, as_json: bool
+) -> None:
+    """Say what is in the tables of DATA_DIR and what is wrong; exit status 1 if anything is."""
+    from tfserve import checks
+
+    folder = _model_folder(model_name) if model_name else None
+    report = checks.check(data_dir, task_name, model_folder=folder, use_bbox=use_bbox)
+    click.echo(json.dumps(report.as_dict(), ensure_ascii=False, indent=2) if as_json
+               else checks.render(report))  # fmt: skip
+    if not report.ok:
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--train_dir", required=True, help="Folder with train, dev and test tables.")
+@click.option("--dev_dir", help="Folder or file of dev, if not in train_dir.")
+@click.option("--test_dir", help="Folder or file of test, if not in train_dir.")
+@click.option("--model_dir", required=True, help="Where the model directory is written.")
+@click.option("--output_dir", help="Metrics, predictions, events. Default: MODEL_DIR-output.")
+@click.option("--checkpoint_dir", help="Checkpoints to resume from. Default: in output_dir.")
+@_hyperparameters
+def train(**values: str | None) -> None:
+    """Fine-tune a model; run the same command again after an interruption to go on."""
+    given = {name: value for name, value in values.items() if value is not None}
+    folders = {name: given.pop(name) for name in list(given) if name.endswith("_dir")}
+    hp = HParams.parse(given)  # before the heavy imports: a typo is reported at once
+    from tfserve.training import train as run
+
+    metrics = run(hp, **folders)
+    for split, values_ in metrics.items():
+        click.echo(f"{split}: {_summary(values_)}")
+    click.echo(f"model: {folders['model_dir']}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("file")
+@click.option("--output", help="A folder for metrics.json and predictions.jsonl.")
+@click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
+def evaluate(model: str, file: str, output: str | None, precision: str) -> None:
+    """Metrics of the MODEL directory on the labelled FILE, as JSON."""
+    from tfserve import tables
+    from tfserve.predictor import load
+
+    predictor = load(model, precision=precision)
+    table = tables.read_table(file, type(predictor.task), use_bbox=predictor.encoder.use_bbox)
+    answers = list(_progress(predictor.stream(table.records), len(table.rows)))
+    metrics = predictor.task.metrics(table.labels, answers)
+    click.echo(json.dumps(metrics, ensure_ascii=False, indent=2))
+    if output is not None:
+        folder = Path(output)
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "metrics.json", metrics)
+            with jsonlines.open(folder / "predictions.jsonl", "w", dumps=dumps) as lines:
+                lines.write_all(answers)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("source", metavar="IN")
+@click.option("--output", help="Where the answers go, as JSON Lines. Default: standard output.")
+@click.option("--resume", is_flag=True, help="Go on with an output that was interrupted.")
+@click.option("--top_k", type=int, help="Give the scores of the best labels.")
+@click.option("--scores", is_flag=True, help="Give the scores of all labels.")
+@click.option("--threshold", type=float, help="Probability from which a label is given.")
+@click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
+def predict(
+    model: str, source: str, output: str | None, resume: bool, precision: str, **asked: Any
+) -> None:
+    """Answer every record of IN (.jsonl, .csv, .tsv, or - for JSON Lines on standard input).
+
+    One line per record, in order, with the record's other keys; a bad record is answered with its
+    error. Until all is done, OUTPUT is called OUTPUT.partial.
+    """
+    from tfserve.predictor import load
+
+    samples = _samples(source)
+    parameters = {
+        name: value for name, value in asked.items() if value is not None and value is not False
+    }
+    if output is None:
+        predictor = load(model, precision=precision)
+        bad = _write(predictor.stream(_parsed(samples, predictor), parameters), sys.stdout)
+    else:
+        final, partial = Path(output), Path(f"{output}.partial")
+        if resume and final.exists() and not partial.exists():
+            click.echo(f"{final} is complete", err=True)
+            return
+        with storing(final):
+            done = _complete_lines(partial) if resume and partial.exists() else 0
+            predictor = load(model, precision=precision)
+            rest = islice(samples, done, None)
+            try:
+                with partial.open("a" if done else "w", encoding="utf-8", newline="\n") as file:
+                    answers = predictor.stream(_parsed(rest, predictor), parameters)
+                    bad = _write(answers, file, start=done)
+                os.replace(partial, final)
+            finally:  # an error before the first answer leaves nothing to go on with
+                if partial.exists() and not partial.stat().st_size:
+                    partial.unlink()
+    if bad:
+        click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
+
+
+def _samples(source: str) -> Iterator[tuple[int, Any]]:
+    """Line and raw record, or its error, lazily."""
+    from tfserve.tables import read_samples
+
+    if source == "-":
+        return enumerate(read_lines(sys.stdin.buffer), 1)
+    return read_samples(source)
+
+
+def _parsed(samples: Iterable[tuple[int, Any]], predictor: Any) -> Iterator[Any]:
+    """Records validated here, where the line is known."""
+    for line, raw in samples:
+        yield records.parse(raw, use_bbox=predictor.encoder.use_bbox, line=line)
+
+
+def _write(answers: Iterable[dict[str, Any]], file: Any, start: int = 0) -> int:
+    """Write answers as JSON Lines; returns how many are errors."""
+    bad = 0
+    with jsonlines.Writer(file, dumps=dumps) as lines:
+        for answer in _progress(answers, start=start):
+            bad += "error" in answer
+            lines.write(answer)
+    return bad
+
+
+def _complete_lines(partial: Path) -> int:
+    """How many whole lines an interrupted output holds; half a line at its end is cut off."""
+    count = end = 0
+    with partial.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                count, end = count + 1, end + len(line)
+        file.truncate(end)
+    return count
+
+
+def _progress(items: Iterable[Any], total: int | None = None, start: int = 0) -> Iterable[Any]:
+    bar: Iterable[Any] = tqdm(items, total=total, initial=start, unit=" records", disable=None)
+    return bar
+
+
+def _model_folder(model_name: str) -> str:
+    """A folder with the model's tokenizer; only a hub id needs more than the core installed."""
+    if Path(model_name).is_dir():
+        return model_name
+    from tfserve.training.pretrained import Pretrained
+
+    return str(Pretrained.find(model_name).folder)
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    return "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if isinstance(v, float))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every failure is one line and an exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    debug = "--debug" in given
+    if debug:
+        given.remove("--debug")
+    else:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(format="%(levelname)s %(message)s", level="DEBUG" if debug else "WARNING")
+    try:
+        cli.main(given, "tfserve", standalone_mode=False)
+    except StoppedError as error:
+        _fail(str(error), STOPPED)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output went away: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except TfserveError as error:
+        if debug:
+            raise
+        _fail(f"{error} [{error.code}]" if error.code not in str(error) else str(error))
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where")
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    click.echo(f"tfserve: {message}", err=True)
+    sys.exit(status)

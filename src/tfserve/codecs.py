@@ -1,0 +1,334 @@
+"""Bodies and media types: what a client sends becomes a ``Request``, answers become a body.
+
+Requests are read from JSON, JSON Lines, CSV and plain text; answers are written as JSON or JSON
+Lines. The registry is the dict ``DECODERS``: a new media type is one function in it.
+
+JSON is one document: where it is wrong, the whole request is refused with the position. JSON
+Lines and CSV are many: a line that is wrong costs that line alone, and its error stands in the
+answer where its prediction would, so that line N of the answer always belongs to line N of the
+input.
+"""
+
+from __future__ import annotations
+
+import codecs as charsets
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonlines
+
+from tfserve import delimited
+from tfserve.errors import BodyError, MediaTypeError, RecordError, RequestError
+from tfserve.records import SURROGATE
+
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+JSON_LINES_NAMES = (
+    JSON_LINES,
+    "application/x-jsonlines",
+    "application/jsonl",
+    "application/ndjson",
+    "application/x-ndjson",
+)
+CONTAINERS = ("data", "inputs", "instances", "X")
+BESIDE = ("parameters", "options")
+# Python's registry also holds codecs that are no charsets, such as base64 and unicode-escape.
+_CHARSETS = re.compile(
+    r"ascii|utf-(8|16|32)(-(le|be|sig))?|iso8859-\d+|cp\d+|koi8-[ru]|mac-\w+"
+    r"|gb\w+|big5\w*|shift_jis\w*|euc_\w+|iso2022_\w+|tis-620"
+)
+MAX_DEPTH = 100
+"""Deeper JSON is refused: no record needs it, and it costs a parser stack."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The records of one body, not yet validated; a line that could not be read is its error."""
+
+    items: Sequence[Any]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    by_line: bool = False
+
+
+def loads(text: str | bytes) -> Any:
+    """``json.loads``, strict: no NaN or Infinity, bounded depth, ValueError for all that fails."""
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON on one line, characters as they are, never NaN."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if SURROGATE.search(
+        text
+    ):  # half a pair, in a key that travels along: UTF-8 has no bytes for it
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text
+
+
+def decode(body: bytes | bytearray | str, content_type: str | None = None) -> Request:
+    """Read a request body.
+
+    Raises
+    ------
+    MediaTypeError
+        415: the content type or its charset is unknown.
+    BodyError
+        400: the body is empty, is not in its charset or is not JSON; ``position`` in characters.
+    """
+    media_type, charset = _parse_content_type(content_type)
+    decoder = DECODERS.get(media_type)
+    if decoder is None:
+        raise MediaTypeError(
+            "content_type.unsupported",
+            f"found Content-Type {media_type[:100]!r}; expected one of {', '.join(DECODERS)}",
+        )
+    if not body.strip():
+        raise BodyError("body.empty", "found an empty body; expected at least one record")
+    if isinstance(body, str):
+        return decoder(body.removeprefix("\ufeff"))
+    if decoder is _decode_lines and charset == "utf-8":
+        return decoder(bytes(body))  # line by line, so that a bad byte costs its line alone
+    return decoder(_to_text(bytes(body), charset))
+
+
+def negotiate(accept: str | None) -> str:
+    """The media type to answer in: JSON or JSON Lines, by an Accept header.
+
+    Raises MediaTypeError (406) when the header allows neither.
+    """
+    ranges = [part.strip() for part in (accept or "*/*").split(",")]
+    weighted = []
+    for order, part in enumerate(ranges):
+        name, *options = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((o[2:] for o in options if o.startswith("q=")), "1")
+        try:
+            weighted.append((-float(quality), order, name))
+        except ValueError:
+            weighted.append((-1.0, order, name))
+    for refusal, _, name in sorted(weighted):
+        if refusal == 0:  # q=0: not acceptable
+            continue
+        if name in JSON_LINES_NAMES:
+            return name
+        if name in (JSON, "*/*", "application/*", ""):
+            return JSON
+    raise MediaTypeError(
+        "accept.unsupported",
+        f"found Accept {str(accept)[:100]!r}; expected {JSON} or {JSON_LINES}",
+    )
+
+
+def encode(answers: Iterable[dict[str, Any]], accept: str | None = None) -> str:
+    """Answers as one JSON document ``{"predictions": […]}`` or as JSON Lines, by ``accept``."""
+    if negotiate(accept) == JSON:
+        return dumps({"predictions": list(answers)})
+    return "".join(f"{dumps(answer)}\n" for answer in answers)
+
+
+def read_lines(lines: Iterable[str] | Iterable[bytes]) -> Iterator[Any]:
+    """JSON Lines, lazily: each line's value, or the RecordError that it is.
+
+    Blank lines at the end are no lines; one before a line that is not blank is an error. A line
+    may hold a whole body of one record, as clients of the JSON form write it.
+    """
+    bare = (
+        line.rstrip("\r\n") if isinstance(line, str) else line.rstrip(b"\r\n") for line in lines
+    )
+    reader = jsonlines.Reader(bare, loads=loads)
+    number, blank = 0, 0
+    while True:
+        number += 1
+        try:
+            value: Any = _unwrap(reader.read(allow_none=True), number)
+        except EOFError:
+            return
+        except jsonlines.InvalidLineError as error:
+            if not error.line.strip():
+                blank += 1
+                continue
+            if isinstance(error.__cause__, UnicodeDecodeError):
+                reason = f"a byte that is not UTF-8 at position {error.__cause__.start}"
+            else:
+                reason = f"no JSON: {_reason(error.__cause__)}"
+            value = RecordError(
+                "record.not_json", f"found {reason}; expected one JSON value", line=number
+            )
+        for line in range(number - blank, number):
+            message = "found an empty line; expected one JSON value"
+            yield RecordError("record.blank_line", message, line=line)
+        blank = 0
+        yield value
+
+
+def _decode_json(body: str) -> Request:
+    try:
+        value = loads(body)
+    except ValueError as error:
+        hint = ""
+        if "Extra data" in str(error):
+            hint = f"; for several lines of JSON send Content-Type: {JSON_LINES}"
+        raise BodyError(
+            "body.not_json",
+            f"the body is not JSON: {_reason(error)}{hint}",
+            position=getattr(error, "pos", None),
+        ) from None
+    return _request(value)
+
+
+def _request(value: Any) -> Request:
+    """The request in a JSON value, in any of the forms that clients of this field send."""
+    if isinstance(value, list):
+        return Request(value)
+    if not isinstance(value, dict) or "text" in value or "words" in value:
+        parameters = value.pop("parameters", None) if isinstance(value, dict) else None
+        return Request([value], _parameters(parameters))
+    found = [name for name in CONTAINERS if name in value]
+    if not found:
+        return Request([value], {})  # the record's own validation says what is missing
+    unknown = [name for name in value if name not in (found[0], *BESIDE)]
+    if unknown:
+        raise BodyError(
+            "body.unknown_key",
+            f"found {', '.join(repr(str(name)[:30]) for name in unknown[:5])} beside {found[0]!r}; "
+            "expected only parameters there",
+        )
+    data = value[found[0]]
+    items = data if isinstance(data, list) else [data]
+    return Request(items, _parameters(value.get("parameters")))
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BodyError("body.parameters", "parameters: expected an object of names and values")
+    return value
+
+
+def _decode_lines(body: str | bytes) -> Request:
+    lines: Any = body.split("\n") if isinstance(body, str) else body.split(b"\n")
+    return Request(list(read_lines(lines)), by_line=True)
+
+
+def _unwrap(value: Any, line: int) -> Any:
+    if not isinstance(value, dict) or not any(name in value for name in CONTAINERS):
+        return value
+    if "text" in value or "words" in value:
+        return value
+    try:
+        request = _request(value)
+    except RequestError as error:
+        return RecordError(error.code, error.message, line=line)
+    if len(request.items) != 1 or request.parameters:
+        return RecordError(
+            "record.not_one",
+            f"found {len(request.items)} records or parameters in one line; expected one record "
+            "a line (parameters for all lines are settings of the server)",
+            line=line,
+        )
+    return request.items[0]
+
+
+def _decode_csv(body: str) -> Request:
+    """Rows of a header's columns or, without a header, one text a row."""
+    lines = body.split("\n")
+    dialect = delimited.sniff(lines)
+    rows = [row for _, row in delimited.rows(lines, dialect)]
+    header = ["text" if name == "inputs" else name for name in dialect.columns]
+    if "text" in header or "words" in header:
+        rows = rows[1:]
+    else:
+        header = ["text"]
+    return Request([_csv_row(row, header) for row in rows], by_line=True)
+
+
+def _csv_row(row: list[str] | None, header: Sequence[str]) -> Any:
+    if row is None or len(row) != len(header):
+        found = "a row that is no CSV" if row is None else f"{len(row)} columns"
+        return RecordError(
+            "record.columns",
+            f"found {found}; expected {len(header)} ({', '.join(header)}): "
+            "put a text that holds the delimiter in double quotes",
+        )
+    return dict(zip(header, row, strict=True))
+
+
+def _decode_plain(body: str) -> Request:
+    return Request([body])
+
+
+DECODERS: dict[str, Callable[[Any], Request]] = {
+    JSON: _decode_json,
+    **dict.fromkeys(JSON_LINES_NAMES, _decode_lines),
+    "text/csv": _decode_csv,
+    "text/tab-separated-values": _decode_csv,
+    "text/plain": _decode_plain,
+}
+
+
+def _parse_content_type(header: str | None) -> tuple[str, str]:
+    name, *options = (part.strip() for part in (header or JSON).split(";"))
+    charset = next(
+        (o[8:].strip("\"' ") for o in options if o.lower().startswith("charset=")), "utf-8"
+    )
+    try:
+        found = charsets.lookup(charset).name
+    except (LookupError, ValueError):
+        found = ""
+    if not _CHARSETS.fullmatch(found):
+        raise MediaTypeError(
+            "content_type.charset", f"found charset {charset[:40]!r}; expected utf-8"
+        )
+    return name.lower() or JSON, found
+
+
+def _to_text(body: bytes, charset: str) -> str:
+    try:
+        return body.decode("utf-8-sig" if charset == "utf-8" else charset)
+    except (UnicodeError, LookupError) as error:
+        raise BodyError(
+            "body.charset",
+            f"the body is not {charset}: save it as UTF-8 or name its charset in Content-Type",
+            position=getattr(error, "start", None),
+        ) from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("a number is out of range")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (list, dict))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested over {MAX_DEPTH} levels")
+
+
+def _reason(error: BaseException | None) -> str:
+    """A JSON error's reason and column, without the document."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno} column {error.colno}"
+    return str(error) if isinstance(error, ValueError) else "unreadable"

@@ -1,0 +1,221 @@
+"""``HParams``: every hyperparameter of a training run, parsed strictly.
+
+SageMaker hands hyperparameters over as strings, so ``HParams.parse`` reads strings as well as
+Python values, and reads them strictly: ``max_steps="100.5"`` or ``use_bbox="maybe"`` is an error
+that names the value, not a surprise three hours later. An unknown name is an error with the
+nearest known one. All problems are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from tfserve.errors import HParamsError
+
+INJECTED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
+"""Names that SageMaker adds to the hyperparameters of a job; they are not ours to judge."""
+
+TRUE, FALSE, NONE = ("true", "1", "yes"), ("false", "0", "no"), ("", "none", "null")
+
+
+def _hp(default: Any, kind: type, help: str, **rules: Any) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": help, **rules})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HParams:
+    """The hyperparameters of one run. ``None`` means: chosen from the data or the model."""
+
+    task_name: str = _hp(
+        MISSING, str, "What to learn: classif, multilabel-classif, ner, regression."
+    )
+    model_name: str = _hp(MISSING, str, "A hub id, or a folder that holds a model.")
+    use_bbox: bool = _hp(False, bool, "Read a box per word from the column bbox.")
+
+    num_train_epochs: float | None = _hp(
+        None, float, "Passes over train. Default: 3, more for tables under 3,200 rows.", above=0
+    )
+    max_steps: int | None = _hp(
+        None, int, "Optimizer steps; overrides num_train_epochs. -1 means not set.", least=1
+    )
+    per_device_train_batch_size: int = _hp(16, int, "Rows per step and device.", least=1)
+    per_device_eval_batch_size: int = _hp(
+        32, int, "Rows per batch when evaluating, counted at 128 tokens each.", least=1
+    )
+    gradient_accumulation_steps: int = _hp(1, int, "Batches per optimizer step.", least=1)
+    learning_rate: float | None = _hp(
+        None,
+        float,
+        "Peak learning rate of AdamW. Default: 5e-5 for an encoder of 768 dimensions (BERT base), "
+        "in inverse proportion for others.",
+        above=0,
+        most=1,
+    )
+    warmup_ratio: float = _hp(0.1, float, "Share of steps with a rising rate.", least=0, most=1)
+    weight_decay: float = _hp(0.01, float, "AdamW's, not on biases and norms.", least=0, most=1)
+    lr_scheduler_type: str = _hp(
+        "linear",
+        str,
+        "How the learning rate falls after warm-up.",
+        choices=("linear", "cosine", "constant_with_warmup", "polynomial"),
+    )
+    max_grad_norm: float = _hp(1.0, float, "Gradient clipping; 0 switches it off.", least=0)
+    class_weights: Any = _hp(
+        None, dict, "`balanced`, or a JSON object label → weight; for rare labels."
+    )
+    freeze_encoder_steps: int = _hp(0, int, "Train the head alone this long first.", least=0)
+
+    max_length: int | None = _hp(
+        None,
+        int,
+        "Tokens per window, special tokens included. Default: all the model has.",
+        least=8,
+    )
+    stride: int | None = _hp(
+        None, int, "Tokens that neighbouring windows share. Default: a quarter of one.", least=0
+    )
+    long_text: str = _hp(
+        "truncate",
+        str,
+        "Texts over max_length: cut, or answered from all their windows (ner always is).",
+        choices=("truncate", "window"),
+    )
+
+    eval_steps: int | None = _hp(
+        None, int, "Steps between evaluations. Default: an epoch, at most 500.", least=1
+    )
+    save_steps: int | None = _hp(
+        None, int, "Steps between checkpoints besides those at evaluations.", least=1
+    )
+    early_stopping_patience: int | None = _hp(
+        None, int, "Stop after this many evaluations without a better metric.", least=1
+    )
+    metric_for_best_model: str | None = _hp(
+        None, str, "The dev metric that chooses the model. Default: the task's own."
+    )
+    precision: str = _hp(
+        "auto",
+        str,
+        "Number format of the matrix products; auto: bf16 where the processor has it.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    seed: int = _hp(42, int, "Seed of everything random.", least=0, most=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        if self.max_steps and self.freeze_encoder_steps >= self.max_steps:
+            raise _error("freeze_encoder_steps", self.freeze_encoder_steps, "less than max_steps")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> HParams:
+        """Read hyperparameters from ``values`` (strings or Python values).
+
+        Raises
+        ------
+        HParamsError
+            With every problem: an unknown name (and the nearest known one), a missing
+            ``task_name`` or ``model_name``, a value of the wrong type or out of range.
+        """
+        known = {f.name: f for f in fields(cls)}
+        parsed: dict[str, Any] = {}
+        problems: list[str] = []
+        for raw_name, value in values.items():
+            name = raw_name.replace("-", "_")
+            if name.startswith(INJECTED_PREFIXES):
+                continue
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+                problems.append(f"unknown hyperparameter {raw_name!r}: {hint}")
+                continue
+            try:
+                parsed[name] = _parse(known[name], value)
+            except HParamsError as error:
+                problems.append(error.message)
+        for name, f in known.items():
+            if f.default is MISSING and parsed.get(name) is None and name not in values:
+                problems.append(f"{name} is missing: {f.metadata['help']}")
+        if problems:
+            raise HParamsError("hparams.invalid", "; ".join(problems))
+        return cls(**{name: value for name, value in parsed.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values by name, JSON-ready."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def _error(name: str, value: Any, expected: str) -> HParamsError:
+    return HParamsError("hparams.value", f"{name}: found {value!r}; expected {expected}")
+
+
+def _parse(f: Field[Any], value: Any) -> Any:
+    """One value, from a string as SageMaker sends it or from a Python value."""
+    rules, optional = f.metadata, f.default is not MISSING
+    if value is None or (isinstance(value, str) and value.strip().lower() in NONE):
+        if optional:
+            return None
+        raise _error(f.name, value, rules["help"])
+    if rules["kind"] is dict:
+        return _parse_weights(f.name, value)
+    if rules["kind"] is str:
+        if not isinstance(value, str):
+            raise _error(f.name, value, "a string")
+        parsed: Any = value.strip()
+        if "choices" in rules and parsed not in rules["choices"]:
+            near = difflib.get_close_matches(parsed, rules["choices"], n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise _error(f.name, value, f"one of {', '.join(rules['choices'])}{hint}")
+        return parsed
+    if rules["kind"] is bool:
+        word = str(value).strip().lower()
+        if word in TRUE or word in FALSE:
+            return word in TRUE
+        raise _error(f.name, value, "true or false")
+    return _parse_number(f.name, value, rules)
+
+
+def _parse_number(name: str, value: Any, rules: Mapping[str, Any]) -> int | float | None:
+    kind = "a whole number" if rules["kind"] is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise _error(name, value, kind)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _error(name, value, kind) from None
+    if not math.isfinite(number) or (rules["kind"] is int and number != int(number)):
+        raise _error(name, value, kind)
+    if name == "max_steps" and number == -1:  # the transformers way to say "not set"
+        return None
+    if "above" in rules and not number > rules["above"]:
+        raise _error(name, value, f"{kind} above {rules['above']}")
+    if "least" in rules and number < rules["least"]:
+        raise _error(name, value, f"{kind} of at least {rules['least']}")
+    if "most" in rules and number > rules["most"]:
+        raise _error(name, value, f"{kind} of at most {rules['most']}")
+    return int(number) if rules["kind"] is int else number
+
+
+def _parse_weights(name: str, value: Any) -> str | dict[str, float]:
+    expected = '`balanced` or a JSON object such as {"rare label": 3.0} with weights above 0'
+    if isinstance(value, str):
+        if value.strip() == "balanced":
+            return "balanced"
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise _error(name, value, expected) from None
+    if not isinstance(value, Mapping) or not value:
+        raise _error(name, value, expected)
+    try:
+        if any(isinstance(weight, (bool, str)) for weight in value.values()):
+            raise ValueError
+        weights = {str(label): float(weight) for label, weight in value.items()}
+    except (ValueError, TypeError, OverflowError):
+        raise _error(name, value, expected) from None
+    if not all(0 < weight < math.inf for weight in weights.values()):
+        raise _error(name, value, expected)
+    return weights

@@ -1,0 +1,313 @@
+"""The user's files: train, dev and test tables, read and validated before any model is loaded.
+
+Every problem of every file is found in one pass and raised as one ``DataError``. Files are
+tab-separated with a header (``.csv``, ``.tsv``; a comma or semicolon is understood when the header
+is written with it) or JSON Lines (``.jsonl``), in UTF-8. Columns: ``text`` (or ``words`` in JSON
+Lines), ``labels``, and ``bbox`` where boxes are used; other columns travel with the record.
+"""
+
+from __future__ import annotations
+
+import codecs as charsets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfserve import delimited
+from tfserve.codecs import read_lines
+from tfserve.errors import DataError, Problem, RecordError, RequestError, StorageError
+from tfserve.records import Record
+from tfserve.tasks import Task
+
+SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+DEV_SHARE = 0.1
+
+_NEAR = {"label": "labels", "class": "labels", "target": "labels", "tags": "labels",
+         "sentence": "text", "content": "text", "boxes": "bbox"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled sample and the line where it begins."""
+
+    record: Record
+    label: Any
+    line: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        return [row.record for row in self.rows]
+
+    @property
+    def labels(self) -> list[Any]:
+        return [row.label for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The splits of one data set; ``dev_from_train`` says that no dev file was given."""
+
+    train: Table
+    dev: Table
+    test: Table | None
+    dev_from_train: bool = False
+
+    def items(self) -> Iterator[tuple[str, Table]]:
+        yield "train", self.train
+        yield "dev", self.dev
+        if self.test is not None:
+            yield "test", self.test
+
+
+def find_files(locations: Mapping[str, Path | str | None]) -> dict[str, Path]:
+    """The file of each split, in channels (``{"train": …, "dev": …}``) or one folder for all.
+
+    A location is a file, a folder that holds ``train.csv`` and the like, or a channel's folder
+    with a single table of any name. ``validation`` means ``dev``. Raises DataError when there is
+    no train table or a location does not exist.
+    """
+    problems: list[Problem] = []
+    files: dict[str, Path] = {}
+    split_of = {name: split for split, names in SPLITS.items() for name in names}
+    for name in locations:
+        if name not in split_of:
+            message = f"found the split {name!r}; expected one of {', '.join(split_of)}"
+            raise DataError([Problem("data.split", message, name)])
+    given = {split_of[name]: Path(path) for name, path in locations.items() if path is not None}
+    if "train" not in given:
+        message = "found no location of train; expected a file or folder"
+        raise DataError([Problem("data.no_file", message, "train")])
+    for split, path in given.items():
+        try:
+            if not path.exists():
+                message = "found nothing; expected a file or folder"
+                raise DataError([_problem("data.no_file", path, message)])
+            files[split] = _in_folder(path, split) if path.is_dir() else path
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(problems)
+    if given["train"].is_dir():
+        for split in SPLITS.keys() - given.keys():
+            named = [given["train"] / f"{n}{suffix}" for n in SPLITS[split] for suffix in SUFFIXES]
+            files.update({split: path for path in reversed(named) if path.is_file()})  # noqa: B035
+    return {split: files[split] for split in SPLITS if split in files}
+
+
+def read_tables(
+    files: Mapping[str, Path | str], task: type[Task], *, use_bbox: bool = False, seed: int = 42
+) -> Tables:
+    """Read and validate every split; without a dev file, a stratified tenth of train is dev.
+
+    Raises
+    ------
+    DataError
+        With all problems of all files.
+    """
+    problems: list[Problem] = []
+    tables: dict[str, Table] = {}
+    for split, path in files.items():
+        try:
+            tables[split] = read_table(path, task, use_bbox=use_bbox)
+        except DataError as error:
+            problems.extend(error.problems)
+    if "train" in tables:
+        try:
+            task.fit(tables["train"].labels)
+        except RecordError as error:
+            problems.append(_from_error(error, Path(files["train"])))
+    if problems:
+        raise DataError(problems)
+    train, dev = tables["train"], tables.get("dev")
+    if dev is not None:
+        return Tables(train, dev, tables.get("test"))
+    train, dev = _split(train, task, seed)
+    return Tables(train, dev, tables.get("test"), dev_from_train=True)
+
+
+def read_table(path: Path | str, task: type[Task], *, use_bbox: bool = False) -> Table:
+    """One labelled file. Raises DataError with every problem in it."""
+    table, problems = scan_table(path, task, use_bbox=use_bbox)
+    if problems:
+        raise DataError(problems)
+    return table
+
+
+def scan_table(
+    path: Path | str, task: type[Task], *, use_bbox: bool = False
+) -> tuple[Table, list[Problem]]:
+    """The good rows of one labelled file, and every problem in it."""
+    path, rows, problems = Path(path), list[Row](), list[Problem]()
+    columns = ("text", "labels", "bbox") if use_bbox else ("text", "labels")
+    try:
+        for line, sample in read_samples(path, columns):
+            try:
+                rows.append(_row(sample, line, task, use_bbox))
+            except RequestError as error:
+                problems.append(_from_error(error, path, line))
+    except DataError as error:
+        problems += error.problems
+    if not rows and not problems:
+        problems.append(_problem("data.empty", path, "found no rows; expected at least one"))
+    return Table(path.name, tuple(rows)), problems
+
+
+def _row(sample: Any, line: int, task: type[Task], use_bbox: bool) -> Row:
+    if isinstance(sample, RequestError):
+        raise sample
+    record = Record.parse(sample, use_bbox=use_bbox)
+    if "labels" not in record.extra:
+        raise RecordError(
+            "data.no_labels", "found no labels; expected them in every row", field="labels"
+        )
+    return Row(record, task.parse_label(record.extra["labels"], record), line)
+
+
+def read_samples(path: Path | str, columns: Sequence[str] = ("text",)) -> Iterator[tuple[int, Any]]:
+    """The rows of a file as (line, raw record or RequestError), lazily: memory stays flat.
+
+    ``columns`` are those that a delimited file must have.
+
+    Raises DataError for a suffix that is no table's and for missing columns, StorageError where
+    the file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        message = f"found the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"
+        raise DataError([_problem("data.suffix", path, message)])
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                yield from enumerate(read_lines(file), 1)
+            return
+        with path.open("rb") as file:
+            dialect = delimited.sniff(_Lines(file))
+        with path.open("rb") as file:
+            yield from _delimited_samples(path, _Lines(file), dialect, columns)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError("storage.read", f"cannot read {path}: {reason}") from None
+
+
+class _Lines:
+    """Decoded lines of a binary file; where bytes are not UTF-8, ``bad`` has the place."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.bad = file, dict[int, int]()
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self.file, 1):
+            if number == 1:
+                line = line.removeprefix(charsets.BOM_UTF8)
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                self.bad[number] = error.start
+                yield line.decode("utf-8", errors="replace")
+
+
+def _delimited_samples(
+    path: Path, lines: _Lines, dialect: delimited.Dialect, wanted: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
+    columns, header = dialect.columns, True
+    for line, cells in delimited.rows(lines, dialect):
+        bad = sorted(lines.bad.items())
+        lines.bad.clear()
+        if header and (wrong := _wrong_columns(columns, wanted)):
+            raise DataError([_from_error(wrong, path, line)])
+        if bad:
+            yield (
+                line,
+                RecordError(
+                    "data.not_utf8",
+                    f"found a byte that is not UTF-8, byte {bad[0][1] + 1} of line {bad[0][0]}; "
+                    "expected UTF-8: save the file with that encoding",
+                ),
+            )
+        elif not header and (cells is None or len(cells) != len(columns)):
+            found = "a row that is no CSV" if cells is None else f"{len(cells)} cells"
+            yield (
+                line,
+                RecordError(
+                    "data.cells",
+                    f"found {found}; expected {len(columns)} ({', '.join(columns)}): "
+                    "a delimiter, quote or line break out of place?",
+                ),
+            )
+        elif not header and cells is not None:
+            yield line, dict(zip(columns, cells, strict=True))
+        header = False
+
+
+def _wrong_columns(columns: tuple[str, ...], wanted: Sequence[str]) -> RecordError | None:
+    if len(set(columns)) != len(columns):
+        return RecordError("data.columns", "found a column name twice; expected each once")
+    expected = []
+    for name in wanted:
+        if name not in columns:
+            near = next((c for c in columns if _NEAR.get(c.lower(), c.lower()) == name), None)
+            hint = f": rename {near!r}?" if near else ""
+            expected.append(f"expected {name!r} among them{hint}")
+    if not expected:
+        return None
+    found = ", ".join(repr(c[:30]) for c in columns[:8])
+    return RecordError("data.columns", f"found the columns {found}; {'; '.join(expected)}")
+
+
+def _in_folder(folder: Path, split: str) -> Path:
+    tables = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    named = [path for path in tables if path.stem in SPLITS[split]]
+    others = {name for key, names in SPLITS.items() if key != split for name in names}
+    candidates = named or [path for path in tables if path.stem not in others]
+    if len(candidates) == 1:
+        return candidates[0]
+    found = ", ".join(path.name for path in (named or tables)[:8]) or "no table"
+    message = f"found {found}; expected one file {split}.csv or {split}.jsonl"
+    raise DataError([_problem("data.no_file", folder, message)])
+
+
+def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
+    """A seeded share of every stratum becomes dev; each keeps at least one row in train."""
+    strata: dict[Any, list[int]] = {}
+    for i, key in enumerate(task.strata(train.labels)):
+        strata.setdefault(key, []).append(i)
+    rng, chosen = np.random.default_rng(seed), set[int]()
+    keys = sorted(strata, key=str)
+    shares = {key: len(strata[key]) * DEV_SHARE for key in keys}
+    counts = {key: int(shares[key]) for key in keys}
+    missing = max(1, round(len(train.rows) * DEV_SHARE)) - sum(counts.values())
+    spare = [key for key in keys if len(strata[key]) > max(1, counts[key] + 1)]
+    for key in sorted(spare, key=lambda key: counts[key] - shares[key])[:missing]:
+        counts[key] += 1
+    if not any(counts.values()):  # every stratum is a single row
+        counts[keys[int(rng.integers(len(keys)))]] = 1
+    for key in keys:
+        chosen.update(int(i) for i in rng.permutation(strata[key])[: counts[key]])
+    kept = tuple(row for i, row in enumerate(train.rows) if i not in chosen)
+    held = tuple(row for i, row in enumerate(train.rows) if i in chosen)
+    try:
+        task.fit([row.label for row in kept])
+    except (RecordError, IndexError):
+        message = "found too few rows to hold some out as dev; expected more, or a dev file"
+        raise DataError([Problem("data.too_few", message, train.name)]) from None
+    return Table(train.name, kept), Table(f"{train.name} (held out)", held)
+
+
+def _problem(code: str, path: Path, message: str) -> Problem:
+    return Problem(code, message, str(path))
+
+
+def _from_error(error: RequestError, path: Path, line: int | None = None) -> Problem:
+    return Problem(error.code, error.message, str(path), line, error.place.get("field"))

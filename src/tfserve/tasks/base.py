@@ -1,0 +1,215 @@
+"""What a task is: the one place that knows its labels, loss, answers and metrics.
+
+A ``Task`` instance is a fitted label space. It lives on both sides: training asks it for targets
+and losses, serving for answers. Everything is numpy but ``loss_sum``, the torch part, which only
+training calls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tfserve.errors import HParamsError, ParameterError
+from tfserve.records import Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+Answer = dict[str, Any]
+
+registry: dict[str, type[Task]] = {}
+
+
+def register(name: str) -> Callable[[type[Task]], type[Task]]:
+    """Class decorator: makes a task known under ``name``."""
+
+    def add(task: type[Task]) -> type[Task]:
+        task.name = name
+        registry[name] = task
+        return task
+
+    return add
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a caller may ask for beside the records.
+
+    Attributes
+    ----------
+    top_k : give the scores of the ``top_k`` best labels
+    scores : give the scores of all labels
+    threshold : probability from which a label of a multilabel model is given, 0..1
+    on_error : ``raise``: one bad record refuses the request; ``record``: it costs itself alone
+    """
+
+    top_k: int | None = None
+    scores: bool = False
+    threshold: float | None = None
+    on_error: str = "raise"
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], task: type[Task]) -> Parameters:
+        """Raises ParameterError for a name or value that ``task`` does not understand."""
+        known = (*task.parameters, "on_error")
+        for name, value in raw.items():
+            if name not in known:
+                raise ParameterError(
+                    "parameters.unknown",
+                    f"found the parameter {str(name)[:40]!r}; {task.name} understands "
+                    f"{', '.join(known)}",
+                )
+            if not _VALID[name](value):
+                raise ParameterError(
+                    "parameters.value", f"{name}: expected {_EXPECTED[name]}", field=name
+                )
+        return cls(**{name: value for name, value in raw.items() if value is not None})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "top_k": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool) and v >= 1),
+    "scores": lambda v: isinstance(v, bool),
+    "threshold": lambda v: v is None or (_is_number(v) and 0 <= v <= 1),
+    "on_error": lambda v: v in ("raise", "record"),
+}
+_EXPECTED = {
+    "top_k": "a whole number of at least 1",
+    "scores": "true or false",
+    "threshold": "a number from 0 to 1",
+    "on_error": "raise or record",
+}
+
+
+class Task(ABC):
+    """One kind of question asked of a text, with its fitted label space.
+
+    Class attributes
+    ----------------
+    name : what users write as ``task_name``
+    auto_model : the transformers class whose head this task trains
+    problem_type : goes into the model's config, None where transformers has none
+    per_word : True when there is an answer for every word, False for one a record
+    metric : the dev metric that chooses the best model, unless a run names another
+    metric_names : the metrics there are, those per label aside
+    parameters : names of the request parameters that mean something here
+    """
+
+    name: ClassVar[str]
+    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    problem_type: ClassVar[str | None] = None
+    per_word: ClassVar[bool] = False
+    metric: ClassVar[str]
+    metric_names: ClassVar[tuple[str, ...]]
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    labels: tuple[str, ...]
+
+    @classmethod
+    @abstractmethod
+    def parse_label(cls, cell: Any, record: Record) -> Any:
+        """A label from a table's cell or a JSON value. Raises RecordError (``label.…``)."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, labels: Sequence[Any]) -> Self:
+        """The label space of train. Raises RecordError when nothing can be learned from it."""
+
+    @classmethod
+    @abstractmethod
+    def strata(cls, labels: Sequence[Any]) -> Sequence[Hashable]:
+        """A key per row; a held-out share takes rows of every key."""
+
+    @classmethod
+    @abstractmethod
+    def label_counts(cls, labels: Sequence[Any]) -> dict[str, float]:
+        """What ``tfserve check`` shows of the labels: counts, or statistics of a target."""
+
+    @classmethod
+    def unseen(cls, train: Sequence[Any], other: Sequence[Any]) -> list[str]:
+        """Labels of ``other`` that ``train`` lacks."""
+        return sorted(set(cls.label_counts(other)) - set(cls.label_counts(train)))
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What the manifest keeps; ``type(self)(**state)`` is the same task again."""
+
+    @abstractmethod
+    def target(self, label: Any) -> Array:
+        """The training target: a scalar, ``(labels,)``, or ``(words,)`` for a task per word."""
+
+    @abstractmethod
+    def normaliser(self, targets: Array, weights: Array | None) -> float:
+        """What ``loss_sum`` has to be divided by to be a mean."""
+
+    @abstractmethod
+    def loss_sum(self, logits: Any, targets: Any, weights: Any | None) -> Any:
+        """The summed loss as a torch scalar; ``weights`` are per label."""
+
+    @abstractmethod
+    def decode(
+        self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
+    ) -> list[Answer]:
+        """Answers from logits: ``(labels,)`` a record, or ``(words, labels)`` with NaN rows for
+        words of which the model saw nothing."""
+
+    @abstractmethod
+    def metrics(self, gold: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
+        """Metrics by name; nested dicts hold those per label."""
+
+    @property
+    def all_scores(self) -> dict[str, Any]:
+        """The parameters that make answers comparable number by number."""
+        return {"scores": True} if "scores" in self.parameters else {}
+
+    def distance(self, one: Answer, other: Answer) -> float:
+        """The largest difference between two answers given with ``all_scores``, 0..1."""
+        rows = [answer["scores"] for answer in (one, other)]
+        pairs = zip(*(row if isinstance(row, list) else [row] for row in rows), strict=True)
+        return float(max(abs(a[label] - b[label]) for a, b in pairs for label in a))
+
+    def class_weights(self, spec: str | Mapping[str, float], labels: Sequence[Any]) -> Array:
+        """Weights per label, ``(labels,)``. Raises HParamsError where they have no meaning."""
+        raise HParamsError("hparams.value", f"class_weights: {self.name} has no classes to weigh")
+
+
+def softmax(logits: Array) -> Array:
+    """Along the last axis, in float64, so that probabilities sum to one."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+
+
+def ranked_scores(
+    labels: Sequence[str], probabilities: Array, parameters: Parameters
+) -> dict[str, float] | None:
+    """Label → probability, best first, as far as the caller asked; None if he did not."""
+    if not parameters.scores and parameters.top_k is None:
+        return None
+    order = np.argsort(-probabilities, kind="stable")[: parameters.top_k]
+    return {labels[i]: rounded(probabilities[i]) for i in order}
+
+
+def rounded(probability: float) -> float:
+    """Six decimals: more than any model means, and stable across surfaces."""
+    return round(float(probability), 6)
+
+
+def given_weights(spec: Mapping[str, float], labels: Sequence[str]) -> Array:
+    """A weight per label from a mapping; labels not named weigh 1."""
+    unknown = [name for name in spec if name not in labels]
+    if unknown:
+        raise HParamsError(
+            "hparams.value",
+            f"class_weights: found the label {unknown[0]!r}; train has {', '.join(labels[:20])}",
+        )
+    return np.array([spec.get(label, 1.0) for label in labels], dtype=np.float32)

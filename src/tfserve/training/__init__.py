@@ -1,0 +1,175 @@
+"""Training: tables and a pretrained encoder in, a model directory out.
+
+``train`` is the story; its chapters are ``pretrained`` (where a model comes from), ``examples``
+(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``checkpoints`` (killed
+and resumed, bit for bit) and ``logs`` (what is printed and drawn).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonlines
+
+from tfserve import artifact, tables, tasks
+from tfserve.artifact import Manifest, storing
+from tfserve.codecs import dumps
+from tfserve.encoding import Encoder
+from tfserve.errors import missing_extra
+from tfserve.hparams import HParams
+from tfserve.predictor import load
+from tfserve.records import Record
+from tfserve.tables import Table, Tables
+from tfserve.tasks import Task
+
+try:
+    import accelerate  # noqa: F401
+    import sklearn  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ImportError as error:
+    raise missing_extra(error.name or "torch", "train") from None
+
+from tfserve.training.examples import Examples
+from tfserve.training.loop import Loop
+from tfserve.training.pretrained import Pretrained
+
+GOLDEN_RECORDS, GOLDEN_WORDS = 4, 64
+PACKAGES = ("tfserve", "torch", "transformers", "tokenizers", "accelerate", "numpy")
+
+__all__ = ["train"]
+
+
+def train(
+    hparams: HParams | Mapping[str, Any],
+    *,
+    train_dir: Path | str,
+    model_dir: Path | str,
+    dev_dir: Path | str | None = None,
+    test_dir: Path | str | None = None,
+    output_dir: Path | str | None = None,
+    checkpoint_dir: Path | str | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a model and write its directory.
+
+    Parameters
+    ----------
+    hparams : an ``HParams``, or names and values as SageMaker sends them
+    train_dir : a folder with ``train``, ``dev`` and ``test`` tables, or train's channel or file
+    model_dir : where the model directory is written
+    dev_dir, test_dir : the other channels, where they are not in ``train_dir``
+    output_dir : ``metrics.json``, ``test_predictions.jsonl``, TensorBoard events; by default
+        ``<model_dir>-output``
+    checkpoint_dir : where a killed run resumes from; by default ``<output_dir>/checkpoints``, which
+        is removed when training has finished, while a folder of yours is left as it is
+
+    Returns
+    -------
+    dict
+        ``dev`` and ``test`` metrics, as in ``metrics.json``.
+
+    Raises
+    ------
+    HParamsError, DataError, ModelError
+        Before any model is loaded, as far as it can be known then.
+    StoppedError
+        After SIGTERM or SIGINT: a checkpoint was saved, and the same call resumes.
+    StorageError
+        Something cannot be written; no half-written model is left.
+    """
+    hp = hparams if isinstance(hparams, HParams) else HParams.parse(hparams)
+    task_type = tasks.get(hp.task_name)
+    files = tables.find_files({"train": train_dir, "dev": dev_dir, "test": test_dir})
+    data = tables.read_tables(files, task_type, use_bbox=hp.use_bbox, seed=hp.seed)
+    task = task_type.fit(data.train.labels)
+    pretrained = Pretrained.find(hp.model_name)
+    encoder = make_encoder(hp, pretrained, task)
+
+    output = Path(output_dir or f"{str(model_dir).rstrip('/')}-output")
+    with storing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    checkpoints = Path(checkpoint_dir or output / "checkpoints")
+    loop = Loop(
+        hp,
+        task,
+        pretrained,
+        encoder,
+        train=Examples.make(data.train, task, encoder),
+        dev=Examples.make(data.dev, task, encoder),
+        output_dir=output,
+        checkpoint_dir=checkpoints,
+    )
+    dev_metrics = loop.run()
+    if loop.is_main:
+        manifest = Manifest(
+            task=hp.task_name,
+            task_state=task.state(),
+            model_type=pretrained.model_type,
+            pad_token_id=pretrained.pad_token_id,
+            max_length=encoder.max_length,
+            stride=encoder.stride,
+            long_text=hp.long_text,
+            use_bbox=hp.use_bbox,
+            metrics={"dev": dev_metrics},
+            golden=loop.golden(golden_records(data.dev)),
+            hparams=hp.as_dict(),
+            versions=artifact.installed_versions(PACKAGES),
+        )
+        artifact.save(
+            model_dir,
+            manifest,
+            write_weights=loop.write_weights,
+            tokenizer_files=pretrained.tokenizer_files(),
+        )
+    metrics = {"dev": dev_metrics}
+    if data.test is not None and loop.is_main:
+        metrics["test"] = _test(data.test, model_dir, output)
+    if loop.is_main:
+        with storing(output):
+            _write_results(output, metrics, loop, data, hp)
+        if checkpoint_dir is None:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    return metrics
+
+
+def make_encoder(hp: HParams, pretrained: Pretrained, task: Task | type[Task]) -> Encoder:
+    """The encoder of a run: all the model can see, unless ``max_length`` asks for less."""
+    return Encoder(
+        pretrained.tokenizer(),
+        model_type=pretrained.model_type,
+        max_length=pretrained.checked_length(hp.max_length),
+        stride=hp.stride,
+        per_word=task.per_word,
+        windowed=hp.long_text == "window",
+        use_bbox=hp.use_bbox,
+    )
+
+
+def golden_records(dev: Table) -> list[Record]:
+    """A few records of moderate length, to be answered again wherever the model is loaded."""
+    short = [r for r in dev.records if len(r.spans) <= GOLDEN_WORDS] or dev.records
+    return short[:GOLDEN_RECORDS]
+
+
+def _test(test: Table, model_dir: Path | str, output: Path) -> dict[str, Any]:
+    """Metrics of the test table and its predictions, by the model as it was saved."""
+    predictor = load(model_dir)
+    answers = list(predictor.stream(test.records))
+    with (
+        storing(output),
+        jsonlines.open(output / "test_predictions.jsonl", "w", dumps=dumps) as file,
+    ):
+        for row, answer in zip(test.rows, answers, strict=True):
+            file.write({"text": row.record.text, **answer, "labels": row.label})
+    return predictor.task.metrics(test.labels, answers)
+
+
+def _write_results(
+    output: Path, metrics: Mapping[str, Any], loop: Loop, data: Tables, hp: HParams
+) -> None:
+    rows = {name: len(table.rows) for name, table in data.items()}
+    results = {**metrics, "history": loop.state.history, "rows": rows, "hparams": hp.as_dict()}
+    artifact.write_json(output / "metrics.json", results)

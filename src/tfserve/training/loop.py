@@ -1,0 +1,335 @@
+"""The training loop, on accelerate: steps, evaluations, checkpoints, stopping.
+
+Everything random follows from ``(seed, step)``: the order of an epoch from the seed and its number,
+dropout from the seed and the step. A step's loss is the sum over all its rows, of all devices and
+accumulated batches, divided by the mean count of a step, so that the result does not depend on how
+the rows were spread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from tfserve.batching import plan_epoch
+from tfserve.encoding import Encoder
+from tfserve.engines.torch import TorchEngine, quiet, resolve_precision, tensors
+from tfserve.errors import HParamsError, StoppedError
+from tfserve.hparams import HParams
+from tfserve.predictor import Predictor
+from tfserve.records import Record
+from tfserve.tasks import Parameters, Task
+from tfserve.tasks.base import Answer, Array
+from tfserve.training.checkpoints import Checkpoints, State, Stop
+from tfserve.training.examples import Examples
+from tfserve.training.logs import Logs
+from tfserve.training.pretrained import Pretrained
+
+EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
+"""By default a table gets 3 epochs, a small one as many as make 600 steps, at most 20."""
+
+EVAL_STEPS = 500
+BASE_RATE, BASE_WIDTH = 5e-5, 768
+"""The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one."""
+
+MINIMISED = ("loss", "mse", "rmse", "mae")
+NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Loop:
+    """One training run.
+
+    Attributes
+    ----------
+    state : where the run stands
+    divisor : mean over the steps of what a step's loss counts: rows, words or their weights
+    is_main : whether this process writes files and logs
+    """
+
+    def __init__(
+        self,
+        hp: HParams,
+        task: Task,
+        pretrained: Pretrained,
+        encoder: Encoder,
+        *,
+        train: Examples,
+        dev: Examples,
+        output_dir: Path,
+        checkpoint_dir: Path,
+    ) -> None:
+        self.hp, self.task, self.train, self.dev = hp, task, train, dev
+        self.pad_id, self.encoder, self.output_dir = pretrained.pad_token_id, encoder, output_dir
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = resolve_precision(hp.precision, device)
+        if precision == "fp16" and device.type == "cpu":
+            raise HParamsError(
+                "hparams.value", "precision: fp16 needs a GPU; expected auto or bf16"
+            )
+        self.metric = (hp.metric_for_best_model or task.metric).removeprefix("eval_")
+        if self.metric not in ("loss", *task.metric_names):
+            raise HParamsError(
+                "hparams.value",
+                f"metric_for_best_model: found {self.metric!r}; expected one of loss, "
+                f"{', '.join(task.metric_names)}",
+            )
+        weights = hp.class_weights and task.class_weights(hp.class_weights, train.table.labels)
+        self.weights: Array | None = weights if weights is not None else None
+
+        AcceleratorState._reset_state()  # of an earlier run in this process, of other precision
+        self.accelerator = Accelerator(mixed_precision=NAMES[precision], cpu=device.type == "cpu")
+        self.is_main = self.accelerator.is_main_process
+        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+
+        transformers.set_seed(hp.seed)
+        model = pretrained.model(task, use_bbox=hp.use_bbox)
+        self.encoder_parameters = list(model.base_model.parameters())
+        # torch 2.3 has no fused AdamW on CPUs.
+        fused = device.type == "cuda" or torch.__version__ >= "2.4"
+        groups = _groups(model, hp.weight_decay)
+        rate = hp.learning_rate or BASE_RATE * BASE_WIDTH / model.config.hidden_size
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+        self.plain_optimizer = optimizer
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+        batches = len(plan_epoch(train.lengths, self.batch_size, np.random.default_rng(0)))
+        self.steps_per_epoch = math.ceil(batches / hp.gradient_accumulation_steps)
+        # One count for all steps, so that a word weighs the same in a batch of short texts and in
+        # one of long texts, which sorting by length would otherwise set apart.
+        join = np.concatenate if task.per_word else np.stack
+        counted = task.normaliser(join(train.targets), self.weights)
+        self.divisor = (counted or 1.0) / self.steps_per_epoch
+        self.total = hp.max_steps or math.ceil(self.epochs * self.steps_per_epoch)
+        self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
+        self.schedule = transformers.get_scheduler(
+            hp.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=round(hp.warmup_ratio * self.total),
+            num_training_steps=self.total,
+        )
+        rows = hp.per_device_eval_batch_size * 128
+        engine = TorchEngine(model, precision=precision, autocast=True)
+        engine.budget = min(engine.budget, rows) if device.type == "cpu" else rows
+        self.predictor = Predictor(task, encoder, engine, pad_id=self.pad_id)
+        self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint(precision))
+        self.state = State()
+        self.stop = Stop()
+        self._best_metrics: dict[str, Any] | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch, over all devices."""
+        return int(self.hp.per_device_train_batch_size * self.world)
+
+    @property
+    def epochs(self) -> float:
+        if self.hp.num_train_epochs is not None:
+            return self.hp.num_train_epochs
+        enough = math.ceil(SMALL_TABLE_STEPS / self.steps_per_epoch)
+        return float(min(MAX_EPOCHS, max(EPOCHS, enough)))
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from a checkpoint if there is one; leaves the best weights in place.
+
+        Returns the dev metrics of the model that is kept. Raises StoppedError after a signal.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        self.state = self.checkpoints.resume(model, self.plain_optimizer)
+        for _ in range(self.state.step):
+            self.schedule.step()
+        logs = Logs(self.output_dir, total=self.total, start=self.state.step, is_main=self.is_main)
+        try:
+            with self.stop.listening():
+                self._train(logs)
+        finally:
+            logs.close()
+        if self.state.best_step != self.state.step:
+            self.checkpoints.load_weights(self.state.best_step, model)
+        return self._best_metrics or self._evaluate()
+
+    def _train(self, logs: Logs) -> None:
+        state, hp = self.state, self.hp
+        epoch, groups = -1, list[list[Array]]()
+        losses, rows, started = list[Any](), 0, time.perf_counter()
+        if state.step and not self._finished():
+            self._evaluate_and_save(logs)
+        while not self._finished():
+            if epoch != state.step // self.steps_per_epoch:
+                epoch = state.step // self.steps_per_epoch
+                groups = self._epoch(epoch)
+            group = groups[state.step % self.steps_per_epoch]
+            rate = self.schedule.get_last_lr()[0]
+            losses.append(self._step(group))
+            rows += sum(len(batch) for batch in group)
+            state.step += 1
+            logs.bar.update()
+            if state.step % self.eval_steps == 0 or state.step == self.total:
+                seconds = time.perf_counter() - started
+                state.line = {
+                    "loss": float(torch.stack(losses).mean()),
+                    "learning_rate": rate,
+                    "samples_per_second": rows / seconds,
+                }
+                self._evaluate_and_save(logs)
+                losses, rows, started = [], 0, time.perf_counter()
+            elif hp.save_steps and state.step % hp.save_steps == 0:
+                self._save()
+            if self.stop.asked:
+                self._stopped()
+
+    def _finished(self) -> bool:
+        patience = self.hp.early_stopping_patience
+        waited = patience is not None and self.state.waiting >= patience
+        return waited or (self.state.step >= self.total and self.state.evaluated == self.state.step)
+
+    def _epoch(self, number: int) -> list[list[Array]]:
+        """The batches of an epoch, grouped into optimizer steps."""
+        rng = np.random.default_rng((self.hp.seed, number))
+        batches = plan_epoch(self.train.lengths, self.batch_size, rng)
+        size = self.hp.gradient_accumulation_steps
+        return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+    def _step(self, group: list[Array]) -> Any:
+        """One optimizer step over the batches of ``group``; its mean loss, detached."""
+        step, hp = self.state.step, self.hp
+        self.model.train()
+        torch.manual_seed(hp.seed * 1_000_003 + step * self.world + self.rank)
+        frozen = step < hp.freeze_encoder_steps
+        if step == 0 or self.encoder_parameters[0].requires_grad == frozen:
+            for parameter in self.encoder_parameters:
+                parameter.requires_grad_(not frozen)
+        weights = None if self.weights is None else self._tensor(self.weights)
+        total = torch.zeros((), device=self.accelerator.device)
+        for rows in group:
+            mine = rows[self.rank :: self.world]
+            # A ragged batch may leave a process without a row: it runs one that counts nothing.
+            share = float(len(mine) > 0)
+            batch, targets = self.train.batch(
+                mine if len(mine) else rows[:1], self.pad_id, self.task.per_word
+            )
+            logits = self.model(**tensors(batch, self.accelerator.device)).logits
+            loss = self.task.loss_sum(logits.float(), self._tensor(targets), weights)
+            # Processes average their gradients; the sum over all of them is what is wanted.
+            loss = loss * (share * self.world / self.divisor)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        if hp.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), hp.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        return total
+
+    def _evaluate_and_save(self, logs: Logs) -> None:
+        """Evaluate unless this step was already, note whether it is the best, and checkpoint."""
+        state = self.state
+        due = state.step % self.eval_steps == 0 or state.step == self.total
+        if state.evaluated == state.step or not due:
+            return
+        try:
+            with self.stop.interruptible():
+                metrics = self._evaluate()
+        except KeyboardInterrupt:
+            self._stopped()
+        key = self._sort_key(metrics)
+        state.evaluated = state.step
+        if state.best is None or key > state.best:
+            state.best, state.best_step, state.waiting = key, state.step, 0
+            self._best_metrics = metrics
+        else:
+            state.waiting += 1
+        entry = {
+            **state.line,
+            **{f"eval_{name}": value for name, value in metrics.items()},
+            "epoch": state.step / self.steps_per_epoch,
+            "step": state.step,
+        }
+        numbers = {k: round(v, 6) for k, v in entry.items() if isinstance(v, (int, float))}
+        state.history.append(numbers)
+        logs.line(numbers)
+        self._save()
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Loss and metrics on dev."""
+        self.model.eval()
+        logits = self.predictor.logits(self.dev.encoded)
+        answers = self.task.decode(logits, self.dev.records, Parameters())
+        metrics = self.task.metrics(self.dev.table.labels, answers)
+        join = np.concatenate if self.task.per_word else np.stack
+        rows, targets = join(logits), join(self.dev.row_targets)
+        if self.task.per_word:
+            seen = ~np.isnan(rows).any(-1)
+            rows, targets = rows[seen], targets[seen]
+        loss = self.task.loss_sum(torch.from_numpy(rows), torch.from_numpy(targets), None)
+        return {"loss": float(loss) / (self.task.normaliser(targets, None) or 1.0), **metrics}
+
+    def _sort_key(self, metrics: dict[str, Any]) -> list[float]:
+        """The chosen metric, and the loss where it ties; higher is better."""
+        value = metrics[self.metric]
+        return [-value if self.metric in MINIMISED else value, -metrics["loss"]]
+
+    def _save(self) -> None:
+        if self.is_main:
+            model = self.accelerator.unwrap_model(self.model)
+            self.checkpoints.save(self.state, model, self.plain_optimizer)
+        self.accelerator.wait_for_everyone()
+
+    def _stopped(self) -> None:
+        self._save()
+        raise StoppedError(
+            "training.stopped",
+            f"stopped by {self.stop.asked} at step {self.state.step} of {self.total}; checkpoint "
+            f"saved in {self.checkpoints.folder}: the same command goes on from there",
+        )
+
+    def write_weights(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``."""
+        with quiet():
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+
+    def golden(self, records: list[Record]) -> list[dict[str, Any]]:
+        """Records with their answers in fp32, all scores given."""
+        model = self.accelerator.unwrap_model(self.model).eval()
+        predictor = Predictor(self.task, self.encoder, TorchEngine(model), pad_id=self.pad_id)
+        bare = [Record(r.text, r.given, r.bbox) for r in records]
+        answers: list[Answer] = predictor.predict(bare, self.task.all_scores)
+        return [
+            {"record": _raw(record), "answer": answer}
+            for record, answer in zip(bare, answers, strict=True)
+        ]
+
+    def _tensor(self, array: Array) -> Any:
+        return torch.from_numpy(array).to(self.accelerator.device)
+
+    def _fingerprint(self, precision: str) -> str:
+        """The same for runs of which one may go on with the other's checkpoint."""
+        digest = hashlib.sha256(json.dumps(self.hp.as_dict(), sort_keys=True).encode())
+        digest.update(f"{precision} {self.world} {self.total}".encode())
+        for examples in (self.train, self.dev):
+            for window, target in zip(examples.windows, examples.targets, strict=True):
+                digest.update(window.key + target.tobytes())
+        return digest.hexdigest()
+
+
+def _raw(record: Record) -> dict[str, Any]:
+    raw: dict[str, Any] = {"text": record.text} if record.given is None else {"words": record.given}
+    return raw if record.bbox is None else {**raw, "bbox": record.bbox.tolist()}
+
+
+def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without weight decay: biases and norms are not pulled to zero."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,165 @@
+"""Where a model comes from: a folder or a hub id, resolved to files before anything is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tfserve.artifact import TOKENIZER_FILES
+from tfserve.encoding import capacity, load_tokenizer
+from tfserve.engines.torch import load_pretrained
+from tfserve.errors import ModelError
+from tfserve.tasks import Task
+
+# Dropout of attention weights keeps torch from its fused attention on CPUs, nearly half of a step's
+# time and more for long texts (docs/performance.md). Dropout of the layers' outputs stays.
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained encoder's files and config.
+
+    Attributes
+    ----------
+    folder : config, safetensors weights and tokenizer files
+    config : the parsed ``config.json``
+    """
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def find(cls, model_name: str) -> Pretrained:
+        """Resolve ``model_name`` and check that what training needs is there.
+
+        Raises
+        ------
+        ModelError
+            ``model.not_found``, ``model.download``, ``model.no_config``, ``model.no_weights`` or
+            ``model.tokenizer``.
+        """
+        folder = Path(model_name)
+        if not folder.is_dir():
+            folder = _download(model_name)
+        file = folder / "config.json"
+        if not file.is_file():
+            raise ModelError(
+                "model.no_config", f"found no config.json in {folder}; expected a model's folder"
+            )
+        try:
+            config = json.loads(file.read_text("utf-8"))
+            if not isinstance(config, dict):
+                raise ValueError("expected an object")
+        except ValueError as error:
+            raise ModelError("model.no_config", f"cannot read {file}: {error}") from None
+        if not list(folder.glob("*.safetensors")):
+            other = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+            raise ModelError(
+                "model.no_weights",
+                f"found {other} in {folder}; expected model.safetensors (load the model with "
+                "transformers and save it with save_pretrained)",
+            )
+        found = cls(folder, config)
+        found.tokenizer_files()
+        return found
+
+    @property
+    def model_type(self) -> str:
+        """The family, as transformers names it."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills a batch."""
+        return int(self.config.get("pad_token_id") or 0)
+
+    def tokenizer_files(self) -> dict[str, Path]:
+        """Name → path of the tokenizer's files. Raises ModelError without a ``tokenizer.json``."""
+        files = {name: self.folder / name for name in TOKENIZER_FILES}
+        found = {name: path for name, path in files.items() if path.is_file()}
+        if "tokenizer.json" not in found:
+            raise ModelError(
+                "model.tokenizer",
+                f"found no tokenizer.json in {self.folder}; expected a fast tokenizer: "
+                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one",
+            )
+        return found
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises ModelError when it knows more tokens than the model."""
+        tokenizer = load_tokenizer(self.tokenizer_files()["tokenizer.json"])
+        known, embedded = tokenizer.get_vocab_size(), self.config.get("vocab_size")
+        if isinstance(embedded, int) and known > embedded:
+            raise ModelError(
+                "model.tokenizer",
+                f"found {known} tokens in the tokenizer of {self.folder} and {embedded} in the "
+                "model; expected no more in the tokenizer: are these files of one model?",
+            )
+        return tokenizer
+
+    def checked_length(self, max_length: int | None) -> int:
+        """``max_length``, or all the model has. Raises ModelError when the model has less."""
+        available = capacity(self.folder)
+        if max_length is not None and max_length > available:
+            raise ModelError(
+                "model.max_length",
+                f"found max_length {max_length}; {self.folder.name} sees at most {available}",
+            )
+        return max_length or available
+
+    def model(self, task: Task, *, use_bbox: bool) -> Any:
+        """The encoder with a fresh head for ``task``, in fp32.
+
+        Raises ModelError when the weights cannot be loaded, when the tokenizer knows more tokens
+        than the model, or when boxes are asked of a model that takes none.
+        """
+        names = dict(enumerate(task.labels))
+        model = load_pretrained(
+            task.auto_model,
+            self.folder,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
+            problem_type=task.problem_type,
+            ignore_mismatched_sizes=True,
+            **{name: 0.0 for name in ATTENTION_DROPOUT if name in self.config},
+        ).float()
+        if use_bbox and "bbox" not in inspect.signature(model.forward).parameters:
+            raise ModelError(
+                "model.no_bbox",
+                f"{type(model).__name__} takes no bbox; expected use_bbox=false, or a model such "
+                "as LayoutLM or LiLT",
+            )
+        return model
+
+
+def _download(model_name: str) -> Path:
+    """A hub model's files; needs a network or a filled cache."""
+    from huggingface_hub import snapshot_download
+
+    looks_local = (model_name.count("/") != 1 and "/" in model_name) or model_name.startswith(".")
+    if looks_local or Path(model_name).exists():
+        raise ModelError(
+            "model.not_found",
+            f"found no folder {model_name}; expected a model's folder or a hub id",
+        )
+    try:
+        return Path(
+            snapshot_download(
+                model_name,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+                ignore_patterns=["*/*"],
+            )
+        )
+    except Exception as error:  # the hub's client raises many kinds, also of its HTTP library
+        raise ModelError(
+            "model.download",
+            f"found no folder {model_name} and cannot get it from the hub "
+            f"({type(error).__name__}); expected a model's folder, or a hub id and a network",
+        ) from None

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserve.errors import HParamsError
+from tfserve.hparams import FALSE, NONE, TRUE, HParams
+
+NEEDED = {"task_name": "classif", "model_name": "some/model"}
+NAMES = [f.name for f in dataclasses.fields(HParams)]
+
+
+def parse(**values: Any) -> HParams:
+    return HParams.parse({**NEEDED, **values})
+
+
+def message(**values: Any) -> str:
+    with pytest.raises(HParamsError) as caught:
+        parse(**values)
+    return caught.value.message
+
+
+def test_only_task_and_model_are_needed() -> None:
+    hp = HParams.parse(NEEDED)
+    assert hp == HParams(task_name="classif", model_name="some/model")
+    assert (hp.use_bbox, hp.seed, hp.precision) == (False, 42, "auto")
+    assert hp.max_steps is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("use_bbox", "true", True),
+        ("use_bbox", "False", False),
+        ("max_steps", "100", 100),
+        ("max_steps", " 100 ", 100),
+        ("max_steps", "-1", None),
+        ("max_steps", -1, None),
+        ("max_steps", 7, 7),
+        ("num_train_epochs", "2.5", 2.5),
+        ("num_train_epochs", 3, 3.0),
+        ("learning_rate", "5e-5", 5e-5),
+        ("learning_rate", 1, 1.0),
+        ("warmup_ratio", "0", 0.0),
+        ("max_grad_norm", "0", 0.0),
+        ("lr_scheduler_type", "cosine", "cosine"),
+        ("long_text", " window ", "window"),
+        ("precision", "bf16", "bf16"),
+        ("model_name", "  a/b ", "a/b"),
+        ("metric_for_best_model", "f1_macro", "f1_macro"),
+        ("seed", "0", 0),
+        ("seed", "2147483647", 2**31 - 1),
+    ],
+)
+def test_strings_and_values_are_read(name: str, text: Any, value: Any) -> None:
+    read = getattr(parse(**{name: text}), name)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("word", [*TRUE, "TRUE", " Yes ", 1, True])
+def test_words_for_true(word: Any) -> None:
+    assert parse(use_bbox=word).use_bbox is True
+
+
+@pytest.mark.parametrize("word", [*FALSE, "No", "FALSE ", 0, False])
+def test_words_for_false(word: Any) -> None:
+    assert parse(use_bbox=word).use_bbox is False
+
+
+@pytest.mark.parametrize("word", [*NONE, "None", " NULL ", None])
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("max_steps", None),
+        ("max_grad_norm", 1.0),
+        ("lr_scheduler_type", "linear"),
+        ("use_bbox", False),
+        ("class_weights", None),
+    ],
+)
+def test_words_for_none_mean_the_default(name: str, default: Any, word: Any) -> None:
+    assert getattr(parse(**{name: word}), name) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_steps", "100.5", "a whole number"),
+        ("max_steps", "0", "at least 1"),
+        ("max_steps", "-2", "at least 1"),
+        ("max_steps", "ten", "a whole number"),
+        ("max_steps", "nan", "a whole number"),
+        ("max_steps", "inf", "a whole number"),
+        ("max_steps", True, "a whole number"),
+        ("max_steps", [1], "a whole number"),
+        ("num_train_epochs", "0", "above 0"),
+        ("num_train_epochs", "nan", "a number"),
+        ("num_train_epochs", "1e999", "a number"),
+        ("learning_rate", "0", "above 0"),
+        ("learning_rate", "2", "at most 1"),
+        ("learning_rate", "5e-5x", "a number"),
+        ("warmup_ratio", "-0.1", "at least 0"),
+        ("warmup_ratio", "1.1", "at most 1"),
+        ("per_device_train_batch_size", "0", "at least 1"),
+        ("max_length", "7", "at least 8"),
+        ("seed", "-1", "at least 0"),
+        ("seed", 2**31, "at most 2147483647"),
+        ("use_bbox", "maybe", "true or false"),
+        ("use_bbox", 2, "true or false"),
+        ("lr_scheduler_type", "exotic", "one of linear, cosine"),
+        ("lr_scheduler_type", "linar", "did you mean linear?"),
+        ("precision", "bf-16", "did you mean bf16?"),
+        ("model_name", 5, "a string"),
+        ("task_name", "", "What to learn"),
+        ("model_name", "None", "A hub id"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(
+    name: str, value: Any, expected: str
+) -> None:
+    said = message(**{name: value})
+    assert said.startswith(f"{name}: found {value!r}; expected ")
+    assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("learning_rat", "did you mean learning_rate?"),
+        ("epochs", "did you mean num_train_epochs?"),
+        ("Use_Bbox", "did you mean use_bbox?"),
+        ("zzzz", "known: task_name, model_name"),
+    ],
+)
+def test_an_unknown_name_brings_the_nearest_one(name: str, hint: str) -> None:
+    said = message(**{name: "1"})
+    assert f"unknown hyperparameter {name!r}" in said
+    assert hint in said
+
+
+def test_dashes_are_underscores() -> None:
+    assert HParams.parse({"task-name": "ner", "model-name": "m", "max-steps": "3"}) == HParams(
+        task_name="ner", model_name="m", max_steps=3
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["sagemaker_program", "sagemaker_region", "_tuning_objective_metric"]
+)
+def test_what_sagemaker_injects_is_not_ours(name: str) -> None:
+    assert parse(**{name: "whatever"}) == HParams.parse(NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("given_values", "missing"),
+    [
+        ({}, ["task_name is missing", "model_name is missing"]),
+        ({"task_name": "ner"}, ["model_name is missing"]),
+        ({"model_name": "m"}, ["task_name is missing"]),
+    ],
+)
+def test_missing_names_are_told(given_values: dict[str, str], missing: list[str]) -> None:
+    with pytest.raises(HParamsError) as caught:
+        HParams.parse(given_values)
+    assert caught.value.code == "hparams.invalid"
+    assert caught.value.message.count("is missing") == len(missing)
+    assert all(part in caught.value.message for part in missing)
+
+
+def test_all_problems_come_together() -> None:
+    said = message(max_steps="100.5", use_bbox="maybe", learning_rat="1", seed="-1")
+    assert said.count("; expected ") == 3  # the three values
+    assert all(part in said for part in ("max_steps:", "use_bbox:", "seed:", "'learning_rat'"))
+
+
+@pytest.mark.parametrize(
+    ("value", "weights"),
+    [
+        ("balanced", "balanced"),
+        (" balanced ", "balanced"),
+        ('{"a": 2, "b": 0.5}', {"a": 2.0, "b": 0.5}),
+        ({"a": 3}, {"a": 3.0}),
+    ],
+)
+def test_class_weights(value: Any, weights: Any) -> None:
+    assert parse(class_weights=value).class_weights == weights
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["even", "{}", "[1, 2]", "3", '"balanced"', '{"a": 0}', '{"a": -1}', '{"a": NaN}',
+     '{"a": Infinity}', '{"a": true}', '{"a": "1"}', '{"a": null}', '{"a": 1e400}', '{"a": 1',
+     {"a": float("nan")}, 5, ["a"]],
+)  # fmt: skip
+def test_bad_class_weights(value: Any) -> None:
+    said = message(class_weights=value)
+    assert said.startswith("class_weights: found ")
+    assert "`balanced` or a JSON object" in said
+
+
+@pytest.mark.parametrize("value", ['{"a": 1' + "0" * 400 + "}", "[" * 100_000, '{"a":' * 100_000])
+def test_class_weights_that_no_parser_likes_are_an_error_like_any_other(value: str) -> None:
+    assert "`balanced` or a JSON object" in message(class_weights=value)
+
+
+@pytest.mark.parametrize("name", ["max_steps", "seed", "learning_rate"])
+def test_an_enormous_integer_is_an_error_like_any_other(name: str) -> None:
+    assert message(**{name: 10**400}).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(("frozen", "steps", "ok"), [(9, 10, True), (10, 10, False), (5, 4, False)])
+def test_the_head_cannot_be_alone_to_the_end(frozen: int, steps: int, ok: bool) -> None:
+    if ok:
+        assert parse(freeze_encoder_steps=frozen, max_steps=steps).freeze_encoder_steps == frozen
+    else:
+        said = message(freeze_encoder_steps=str(frozen), max_steps=str(steps))
+        assert said == f"freeze_encoder_steps: found {frozen}; expected less than max_steps"
+
+
+def test_hparams_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HParams.parse(NEEDED).seed = 1  # type: ignore[misc]
+
+
+words = st.text(min_size=1).map(str.strip).filter(lambda word: word and word.lower() not in NONE)
+counts = st.integers(1, 2**53)
+labels = st.dictionaries(
+    st.text(), st.floats(min_value=0, exclude_min=True, allow_infinity=False), min_size=1
+)
+
+
+@st.composite
+def hyperparameters(draw: st.DrawFn) -> HParams:
+    steps = draw(st.none() | counts)
+    return HParams(
+        task_name=draw(words),
+        model_name=draw(words),
+        use_bbox=draw(st.booleans()),
+        num_train_epochs=draw(
+            st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+        ),
+        max_steps=steps,
+        per_device_train_batch_size=draw(counts),
+        per_device_eval_batch_size=draw(counts),
+        gradient_accumulation_steps=draw(counts),
+        learning_rate=draw(st.none() | st.floats(0, 1, exclude_min=True)),
+        warmup_ratio=draw(st.floats(0, 1)),
+        weight_decay=draw(st.floats(0, 1)),
+        lr_scheduler_type=draw(
+            st.sampled_from(["linear", "cosine", "constant_with_warmup", "polynomial"])
+        ),
+        max_grad_norm=draw(st.floats(min_value=0, allow_infinity=False)),
+        class_weights=draw(st.none() | st.just("balanced") | labels),
+        freeze_encoder_steps=draw(st.integers(0, steps - 1 if steps else 2**53)),
+        max_length=draw(st.none() | st.integers(8, 2**53)),
+        stride=draw(st.none() | st.integers(0, 2**53)),
+        long_text=draw(st.sampled_from(["truncate", "window"])),
+        eval_steps=draw(st.none() | counts),
+        save_steps=draw(st.none() | counts),
+        early_stopping_patience=draw(st.none() | counts),
+        metric_for_best_model=draw(st.none() | words),
+        precision=draw(st.sampled_from(["auto", "fp32", "bf16", "fp16"])),
+        seed=draw(st.integers(0, 2**31 - 1)),
+    )
+
+
+def as_str(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@given(hyperparameters())
+def test_every_value_reads_back_from_each_of_its_forms(hp: HParams) -> None:
+    values = hp.as_dict()
+    assert list(values) == NAMES
+    assert HParams.parse(values) == hp
+    assert HParams.parse(json.loads(json.dumps(values))) == hp
+    assert HParams.parse({name: as_str(value) for name, value in values.items()}) == hp
+    assert HParams.parse({name: as_json(value) for name, value in values.items()}) == hp
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES) | st.text(), st.text() | anything.map(json.dumps)),
+    st.booleans(),
+)
+def test_arbitrary_strings_raise_nothing_else(values: dict[str, str], complete: bool) -> None:
+    try:
+        hp = HParams.parse({**NEEDED, **values} if complete else values)
+    except HParamsError as error:
+        assert error.code in ("hparams.invalid", "hparams.value")
+    else:
+        assert HParams.parse(hp.as_dict()) == hp
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), anything))
+def test_arbitrary_values_raise_nothing_else(values: dict[str, Any]) -> None:
+    try:
+        hp = HParams.parse({**NEEDED, **values})
+    except HParamsError as error:
+        assert error.code in ("hparams.invalid", "hparams.value")
+    else:
+        assert HParams.parse(hp.as_dict()) == hp

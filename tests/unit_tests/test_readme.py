@@ -1,0 +1,56 @@
+"""The README's snippets, run word for word as a new user would, in their order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SNIPPET = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
+
+
+def test_every_snippet_of_the_readme_runs(workplace: Path) -> None:
+    snippets = SNIPPET.findall((ROOT / "README.md").read_text("utf-8"))
+    assert [kind for kind, _ in snippets] == ["bash", "python", "python"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    outputs = []
+    for kind, code in snippets:
+        command = ["bash", "-euc", code] if kind == "bash" else [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=workplace, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        outputs.append(done.stdout.splitlines())
+    shell, python, handlers = outputs
+    assert shell[-1].startswith('{"pred":"') and shell[-1].endswith('"id":7}')
+    answers = (workplace / "answers.jsonl").read_text("utf-8").splitlines()
+    table = (ROOT / "examples/data/support_tickets/test.csv").read_text("utf-8").splitlines()
+    assert len(answers) == len(table) - 1
+    labels = {line.rsplit("\t", 1)[1] for line in table[1:]}
+    assert {json.loads(line)["pred"] for line in answers} <= labels
+    accuracy = next(float(line) for line in python if line.startswith("0."))
+    assert accuracy > 0.5  # six labels; a few steps suffice to be far from chance
+    assert json.loads(handlers[-1])["predictions"][0]["pred"] in labels
+
+
+def test_the_readme_names_every_column_task_and_document(workplace: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    from tfserve import tasks
+
+    for name in tasks.names():
+        assert f"| `{name}` |" in readme
+    for link in re.findall(r"\]\(([\w./-]+)\)", readme):
+        assert (ROOT / link).is_file(), link
