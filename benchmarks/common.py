@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("TFSERVE_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("BENCHMARK_DATA", ROOT.parent / "shared" / "data"))
 
 
 def minilm() -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``tfserve check | train | evaluate | predict``.
+"""The command line: ``tfserve check | train | evaluate | predict | serve | package | doctor``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -26,9 +26,6 @@ from tfserve.artifact import storing, write_json
 from tfserve.codecs import dumps, read_lines
 from tfserve.errors import StoppedError, TfserveError
 from tfserve.hparams import HParams
-
-STOPPED = 128 + 15
-"""Exit status after SIGTERM: not 0, so that no script goes on as if training had finished."""
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("-", "_")})
@@ -83,6 +80,8 @@ def train(**values: str | None) -> None:
     from tfserve.training import train as run
 
     metrics = run(hp, **folders)
+    if os.environ.get("RANK", "0") != "0":  # another process of torchrun's has said it
+        return
     for split, values_ in metrics.items():
         click.echo(f"{split}: {_summary(values_)}")
     click.echo(f"model: {folders['model_dir']}")
@@ -159,6 +158,46 @@ def predict(
         click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
 
 
+@cli.command()
+@click.argument("model")
+@click.option("--output", "-o", default="model.tar.gz", help="The archive. Default: model.tar.gz.")
+def package(model: str, output: str) -> None:
+    """Write the MODEL directory as SageMaker takes it; the same files give the same bytes."""
+    from tfserve.archive import package as pack
+
+    file = pack(model, output)
+    click.echo(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
+
+
+@cli.command()
+@click.argument("archive")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(archive: str, as_json: bool) -> None:
+    """Say whether ARCHIVE (a model.tar.gz or a directory) would start and answer in a container.
+
+    Its own code runs without a network, as the HuggingFace containers call it; exit status 1 if
+    anything is wrong.
+    """
+    from tfserve import doctor as examination
+
+    findings = examination.examine(archive)
+    click.echo(examination.as_json(findings) if as_json else examination.render(findings))
+    if any(finding.level == examination.WRONG for finding in findings):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", help="Where to listen.")
+@click.option("--port", type=int, default=8080)
+def serve(model: str, host: str, port: int) -> None:
+    """Serve the MODEL directory: /ping, /invocations, /execution-parameters."""
+    from tfserve.server import serve as run
+
+    with storing(Path(f"{host}:{port}")):
+        run(model, host=host, port=port)
+
+
 def _samples(source: str) -> Iterator[tuple[int, Any]]:
     """Line and raw record, or its error, lazily."""
     from tfserve.tables import read_samples
@@ -179,7 +218,7 @@ def _write(answers: Iterable[dict[str, Any]], file: Any, start: int = 0) -> int:
     bad = 0
     with jsonlines.Writer(file, dumps=dumps) as lines:
         for answer in _progress(answers, start=start):
-            bad += "error" in answer
+            bad += "pred" not in answer  # a key `error` of the record travels along
             lines.write(answer)
     return bad
 
@@ -225,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         cli.main(given, "tfserve", standalone_mode=False)
     except StoppedError as error:
-        _fail(str(error), STOPPED)
+        _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output went away: nobody to tell

@@ -4,6 +4,7 @@
     ├── HParamsError        a hyperparameter is unknown or has a wrong value
     ├── DataError           tables with problems, all of them at once
     ├── ModelError          a model or a model directory that cannot be used
+    ├── SettingsError       a TFSERVE_… variable of the environment
     ├── InstallError        an optional part of tfserve is not installed
     ├── StorageError        a file cannot be read or written
     ├── StoppedError        training was asked to stop and did, its state saved
@@ -70,6 +71,10 @@ class HParamsError(TfserveError):
     """A hyperparameter is unknown, missing or has a value it cannot have."""
 
 
+class SettingsError(TfserveError):
+    """A setting in the environment is unknown or has a value it cannot have."""
+
+
 class ModelError(TfserveError):
     """A model, a tokenizer or a model directory cannot be used."""
 
@@ -83,7 +88,12 @@ class StorageError(TfserveError):
 
 
 class StoppedError(TfserveError):
-    """Training stopped on request (SIGTERM, SIGINT); its checkpoint is complete."""
+    """Training stopped on request (SIGTERM, SIGINT); its checkpoint is complete.
+
+    ``exit_status`` is not 0, so that no script goes on as if training had finished.
+    """
+
+    exit_status: ClassVar[int] = 128 + 15
 
 
 class RequestError(TfserveError):

@@ -17,21 +17,30 @@ from tfserve import codecs
 from tfserve.codecs import Request
 from tfserve.errors import TfserveError
 from tfserve.predictor import Predictor, load
+from tfserve.settings import Settings
 from tfserve.tasks.base import Answer
 
 
 def model_fn(model_dir: Path | str, context: Any = None) -> Predictor:
-    """Load the model directory; raises ModelError when it is none or is damaged."""
+    """Load the model directory as the environment's settings say.
+
+    Raises ModelError when it is none or is damaged, SettingsError or ParameterError for a setting.
+    """
     with _reporting(context):
-        return load(model_dir)
+        settings = Settings.from_environment()
+        return load(model_dir, precision=settings.precision, parameters=settings.parameters)
 
 
 def input_fn(
     data: bytes | bytearray | str, content_type: str | None, context: Any = None
 ) -> Request:
-    """Decode a body; raises BodyError (400) or MediaTypeError (415)."""
+    """Decode a body; raises BodyError (400), TooLargeError (413) or MediaTypeError (415)."""
     with _reporting(context):
-        return codecs.decode(data, content_type)
+        settings = Settings.from_environment()
+        settings.check_body(len(data))
+        request = codecs.decode(data, content_type)
+        settings.check_records(len(request.items))
+        return request
 
 
 def predict_fn(data: Request, model: Predictor, context: Any = None) -> list[Answer]:

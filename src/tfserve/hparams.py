@@ -101,7 +101,7 @@ class HParams:
     precision: str = _hp(
         "auto",
         str,
-        "Number format of the matrix products; auto: bf16 where the processor has it.",
+        "Number format of the matrix products; auto: bf16 where it is the faster.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     seed: int = _hp(42, int, "Seed of everything random.", least=0, most=2**31 - 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tfserve import artifact, engines, records
+from tfserve import artifact, engines, records, tasks
 from tfserve.artifact import Artifact
 from tfserve.batching import collate, plan
 from tfserve.codecs import Request
@@ -45,6 +45,10 @@ class Predictor:
     task, encoder, engine : what it asks, how it reads, what computes
     pad_id : the token that fills a batch
     artifact : the model directory it came from, if any
+
+    Attributes
+    ----------
+    parameters : of every request that does not give its own
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Predictor:
     ) -> None:
         self.task, self.encoder, self.engine = task, encoder, engine
         self.pad_id, self.artifact = pad_id, artifact
+        self.parameters: dict[str, Any] = {}
         self._lanes = ThreadPoolExecutor(engine.lanes, "tfserve-lane")
 
     def predict(self, records: Any, parameters: Mapping[str, Any] | None = None) -> list[Answer]:
@@ -82,7 +87,8 @@ class Predictor:
 
         A bad record is answered with ``{"error": …}`` unless ``on_error`` is ``raise``.
         """
-        asked = Parameters.parse({"on_error": "record"} | dict(parameters or {}), type(self.task))
+        given = {"on_error": "record"} | self.parameters | dict(parameters or {})
+        asked = Parameters.parse(given, type(self.task))
         numbered = enumerate(records)
         chunks = iter(lambda: self._parse(_chunk(numbered), "index", asked), [])
         with ThreadPoolExecutor(1, "tfserve-encode") as ahead:
@@ -99,7 +105,8 @@ class Predictor:
         record is raised, unless ``on_error`` says otherwise.
         """
         default = {"on_error": "record" if request.by_line else "raise"}
-        asked = Parameters.parse(default | request.parameters, type(self.task))
+        given = default | self.parameters | request.parameters
+        asked = Parameters.parse(given, type(self.task))
         place = "line" if request.by_line else "index"
         items = self._parse(enumerate(request.items), place, asked)
         return self._answers(items, self._encode(items), asked)
@@ -184,21 +191,31 @@ class Predictor:
         return answers
 
 
-def load(path: Path | str, *, engine: str = "torch", precision: str = "auto") -> Predictor:
+def load(
+    path: Path | str,
+    *,
+    engine: str = "torch",
+    precision: str = "auto",
+    parameters: Mapping[str, Any] | None = None,
+) -> Predictor:
     """Load a model directory and check that it answers its golden records as training did.
 
     Parameters
     ----------
     engine : what computes; see ``tfserve.engines.names()``
-    precision : ``auto`` (bf16 where the processor has it, unless the golden answers forbid it),
+    precision : ``auto`` (bf16 where it is the faster, unless the golden answers forbid it),
         ``fp32``, ``bf16`` or ``fp16``
+    parameters : of every request that does not give its own
 
     Raises
     ------
     ModelError
         The directory is no model directory, is damaged or was tampered with.
+    ParameterError
+        Its task does not understand one of ``parameters``.
     """
     found = artifact.load(path)
+    Parameters.parse(parameters or {}, tasks.get(found.manifest.task))
     predictor = _load(found, engine, precision)
     off = golden_distance(predictor)
     if off > TOLERANCE[predictor.engine.precision] and precision == "auto":
@@ -210,6 +227,7 @@ def load(path: Path | str, *, engine: str = "torch", precision: str = "auto") ->
             "%s answers its golden records differently from when it was trained, by %.3f: "
             "compare the library versions in %s", path, off, artifact.MANIFEST
         )  # fmt: skip
+    predictor.parameters = dict(parameters or {})
     return predictor
 
 

@@ -241,7 +241,7 @@ def _delimited_samples(
             yield (
                 line,
                 RecordError(
-                    "data.cells",
+                    "record.columns",
                     f"found {found}; expected {len(columns)} ({', '.join(columns)}): "
                     "a delimiter, quote or line break out of place?",
                 ),

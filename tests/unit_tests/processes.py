@@ -6,6 +6,7 @@ The processes are forked from a server that has imported torch, which takes most
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import os
 import resource
@@ -32,6 +33,8 @@ class Process:
 
     Parameters
     ----------
+    module : whose ``main(arguments)`` it is
+    environment : variables that it sees besides
     log : where its standard output and error are kept
     file_limit : files cannot grow over this many bytes
     disk : a folder that holds at most so many bytes, as the process sees it; what lies in it at
@@ -43,6 +46,8 @@ class Process:
         arguments: list[str],
         log: Path,
         *,
+        module: str = "tfserve.cli",
+        environment: dict[str, str] | None = None,
         file_limit: int | None = None,
         disk: tuple[Path, int] | None = None,
     ) -> None:
@@ -51,7 +56,9 @@ class Process:
         )
         names = [str(file) for file in (self.out_file, self.err_file, self.left_file)]
         self.out_file.touch()
-        self._process = CONTEXT.Process(target=_run, args=(arguments, names, file_limit, disk))
+        self._process = CONTEXT.Process(
+            target=_run, args=(arguments, names, module, environment or {}, file_limit, disk)
+        )
         self._process.start()
 
     def send(self, number: signal.Signals) -> None:
@@ -99,13 +106,15 @@ def run(arguments: list[str], log: Path, **limits: Any) -> tuple[int, Process]:
 def _run(
     arguments: list[str],
     names: list[str],
+    module: str,
+    environment: dict[str, str],
     file_limit: int | None,
     disk: tuple[Path, int] | None,
 ) -> None:
     import torch
 
-    from tfserve.cli import main
-
+    os.environ.update(environment)
+    main = importlib.import_module(module).main
     for number, name in enumerate(names[:2], 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     torch.set_num_threads(1)

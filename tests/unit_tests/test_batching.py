@@ -105,7 +105,7 @@ def test_epochs_of_other_generators_differ() -> None:
     assert len(epochs) == 9
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=80), st.integers(2, 9))
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=2 * TRAIN_CHUNK), st.integers(2, 9))
 def test_a_chunk_s_batches_hold_like_lengths(lengths: list[int], size: int) -> None:
     assert len(lengths) <= size * TRAIN_CHUNK
     batches = plain(plan_epoch(lengths, size, np.random.default_rng(3)))
@@ -128,7 +128,7 @@ def test_only_the_last_batch_of_each_chunk_is_smaller() -> None:
 
 
 def test_rows_of_an_epoch_are_mixed_across_a_table_of_several_chunks() -> None:
-    size, count = 2, 4 * 2 * TRAIN_CHUNK
+    size, count = 2, 40 * 2 * TRAIN_CHUNK
     batches = plain(plan_epoch([7] * count, size, np.random.default_rng(0)))
     neighbours = sum(abs(a - b) == 1 for a, b in batches)
     assert neighbours < len(batches) // 10

@@ -433,7 +433,7 @@ def test_a_bad_row_of_a_table_is_answered_with_its_line(
     file.write_bytes(b"text\tid\ngreat coffee\t1\ncold\tfood\t2\nca\xe9\t3\n\t4\nstaff\t5\n")
     answers = predicted(tfserve_, model, file)
     assert [a.get("error", {}).get("code") for a in answers] == [
-        None, "data.cells", "data.not_utf8", "record.text_empty", None,
+        None, "record.columns", "data.not_utf8", "record.text_empty", None,
     ]  # fmt: skip
     assert [a["error"]["line"] for a in answers if "error" in a] == [3, 4, 5]
     assert [a["id"] for a in answers if "pred" in a] == ["1", "5"]

@@ -130,7 +130,10 @@ def test_a_data_error_survives_copying_and_pickling(again: object) -> None:
     ("problem", "text"),
     [
         (Problem("data.empty", "found no rows", "a.csv"), "a.csv: found no rows [data.empty]"),
-        (Problem("data.cells", "found 3 cells", "a.csv", 7), "a.csv:7: found 3 cells [data.cells]"),
+        (
+            Problem("record.columns", "found 3 cells", "a.csv", 7),
+            "a.csv:7: found 3 cells [record.columns]",
+        ),
         (
             Problem("label.empty", "found nothing", "a.csv", 7, "labels"),
             "a.csv:7: labels: found nothing [label.empty]",

@@ -24,7 +24,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_snippet_of_the_readme_runs(workplace: Path) -> None:
     snippets = SNIPPET.findall((ROOT / "README.md").read_text("utf-8"))
-    assert [kind for kind, _ in snippets] == ["bash", "python", "python"]
+    assert [kind for kind, _ in snippets] == ["bash", "python", "python", "bash"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     outputs = []
     for kind, code in snippets:
@@ -34,7 +34,7 @@ def test_every_snippet_of_the_readme_runs(workplace: Path) -> None:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         outputs.append(done.stdout.splitlines())
-    shell, python, handlers = outputs
+    shell, python, handlers, archive = outputs
     assert shell[-1].startswith('{"pred":"') and shell[-1].endswith('"id":7}')
     answers = (workplace / "answers.jsonl").read_text("utf-8").splitlines()
     table = (ROOT / "examples/data/support_tickets/test.csv").read_text("utf-8").splitlines()
@@ -44,6 +44,10 @@ def test_every_snippet_of_the_readme_runs(workplace: Path) -> None:
     accuracy = next(float(line) for line in python if line.startswith("0."))
     assert accuracy > 0.5  # six labels; a few steps suffice to be far from chance
     assert json.loads(handlers[-1])["predictions"][0]["pred"] in labels
+    assert archive[0].startswith("model.tar.gz: ")
+    assert [line.split()[:2] for line in archive[1:]] == [
+        ["ok", topic] for topic in ("archive", "model", "versions", "start", "answers")
+    ]
 
 
 def test_the_readme_names_every_column_task_and_document(workplace: Path) -> None:

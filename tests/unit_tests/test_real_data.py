@@ -12,7 +12,7 @@ import tfserve
 from tfserve import tasks
 from tfserve.tables import read_table
 
-DATA = Path(os.environ.get("TFSERVE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("BENCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not here")
 

@@ -17,7 +17,7 @@ from tfserve import tasks
 from tfserve.tables import Table, Tables, find_files, read_table, read_tables
 from tfserve.tasks import Task
 
-DATA = Path(os.environ.get("TFSERVE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("BENCHMARK_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 pytestmark = pytest.mark.skipif(
     not (DATA / "README.md").is_file(), reason="the real data sets are not here"

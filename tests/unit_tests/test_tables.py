@@ -150,9 +150,9 @@ PROBLEMS: list[tuple[str, str | bytes, Any, tuple[str, int | None, str | None], 
     ("no hint", "text\tfoo\na\tx\n", CLASSIF, ("data.columns", 1, None),
      "found the columns 'text', 'foo'; expected 'labels' among them"),
     ("column twice", "text\tlabels\ttext\na\tx\tb\n", CLASSIF, ("data.columns", 1, None), "twice"),
-    ("extra cell", "text\tlabels\na\tx\ty\n", CLASSIF, ("data.cells", 2, None),
+    ("extra cell", "text\tlabels\na\tx\ty\n", CLASSIF, ("record.columns", 2, None),
      "found 3 cells; expected 2 (text, labels)"),
-    ("cell missing", "text\tlabels\na\n", CLASSIF, ("data.cells", 2, None), "found 1 cells"),
+    ("cell missing", "text\tlabels\na\n", CLASSIF, ("record.columns", 2, None), "found 1 cells"),
     ("not UTF-8", b"text\tlabels\ncaf\xe9\tx\n", CLASSIF, ("data.not_utf8", 2, None),
      "byte 4 of line 2"),
     ("not UTF-8 in a cell of two lines", b'text\tlabels\n"a\nb\xff"\tx\n', CLASSIF,
@@ -276,7 +276,7 @@ def test_all_problems_of_a_file_are_found_in_one_pass(write: Write) -> None:
         ("label.count", 5, "labels"),
         ("record.bbox_value", 7, "bbox"),
         ("record.text_empty", 8, "text"),
-        ("data.cells", 9, None),
+        ("record.columns", 9, None),
         ("label.tag", 10, "labels"),
     ]
     table, problems = tables.scan_table(path, NER, use_bbox=True)
@@ -336,7 +336,7 @@ def test_a_train_table_that_teaches_nothing(
     with pytest.raises(DataError) as caught:
         read_tables({"train": train, "dev": dev}, task)
     assert places(list(caught.value.problems)) == [
-        ("data.cells", 2, None),
+        ("record.columns", 2, None),
         (code, None, "labels"),
     ]
     assert caught.value.problems[1].file == str(train)

@@ -1,7 +1,8 @@
 """Training: tables and a pretrained encoder in, a model directory out.
 
 ``train`` is the story; its chapters are ``pretrained`` (where a model comes from), ``examples``
-(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``checkpoints`` (killed
+(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``vocabulary`` (the
+embeddings that are trained), ``processes`` (several that train one model), ``checkpoints`` (killed
 and resumed, bit for bit) and ``logs`` (what is printed and drawn).
 """
 
@@ -52,6 +53,7 @@ def train(
     test_dir: Path | str | None = None,
     output_dir: Path | str | None = None,
     checkpoint_dir: Path | str | None = None,
+    tensorboard_dir: Path | str | None = None,
 ) -> dict[str, Any]:
     """Fine-tune a model and write its directory.
 
@@ -61,10 +63,10 @@ def train(
     train_dir : a folder with ``train``, ``dev`` and ``test`` tables, or train's channel or file
     model_dir : where the model directory is written
     dev_dir, test_dir : the other channels, where they are not in ``train_dir``
-    output_dir : ``metrics.json``, ``test_predictions.jsonl``, TensorBoard events; by default
-        ``<model_dir>-output``
+    output_dir : ``metrics.json`` and ``test_predictions.jsonl``; by default ``<model_dir>-output``
     checkpoint_dir : where a killed run resumes from; by default ``<output_dir>/checkpoints``, which
         is removed when training has finished, while a folder of yours is left as it is
+    tensorboard_dir : TensorBoard events; by default ``<output_dir>/tensorboard``
 
     Returns
     -------
@@ -99,7 +101,7 @@ def train(
         encoder,
         train=Examples.make(data.train, task, encoder),
         dev=Examples.make(data.dev, task, encoder),
-        output_dir=output,
+        tensorboard_dir=Path(tensorboard_dir or output / "tensorboard"),
         checkpoint_dir=checkpoints,
     )
     dev_metrics = loop.run()
@@ -132,6 +134,8 @@ def train(
             _write_results(output, metrics, loop, data, hp)
         if checkpoint_dir is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
+    metrics = loop.processes.from_main(metrics)
+    loop.processes.close()
     return metrics
 
 

@@ -73,7 +73,7 @@ class Checkpoints:
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
             try:
                 save_model(model, str(partial / "model.safetensors"))
-                save_file(_flatten(optimizer), str(partial / "optimizer.safetensors"))
+                save_file(optimizer_state(optimizer), str(partial / "optimizer.safetensors"))
                 files = {file.name: sha256(file) for file in sorted(partial.iterdir())}
                 content = {"fingerprint": self.fingerprint, "files": files, **asdict(state)}
                 sealed = {"sha256": _digest(content), "content": content}
@@ -91,7 +91,7 @@ class Checkpoints:
             if (content := self._intact(folder)) is None:
                 continue
             load_model(model, str(folder / "model.safetensors"))
-            _unflatten(optimizer, load_file(str(folder / "optimizer.safetensors")))
+            put_optimizer_state(optimizer, load_file(str(folder / "optimizer.safetensors")))
             return State(**content)
         return State()
 
@@ -185,7 +185,7 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """AdamW's state as named tensors: ``<parameter>.<name>``."""
     state = optimizer.state_dict()["state"]
     return {
@@ -195,7 +195,8 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     }
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def put_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put what ``optimizer_state`` gave into ``optimizer``."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         parameter, name = key.split(".", 1)

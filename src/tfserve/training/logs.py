@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 class Logs:
-    """Bar, lines and events of one run; silent on every process but the main one."""
+    """Bar, lines and events (in ``folder``) of one run; silent but in the main process."""
 
     def __init__(self, folder: Path, *, total: int, start: int, is_main: bool) -> None:
         self.is_main = is_main
@@ -27,7 +27,7 @@ class Logs:
                 warnings.simplefilter("ignore")  # of TensorBoard's own dependencies
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.events = SummaryWriter(str(folder / "tensorboard"))
+                self.events = SummaryWriter(str(folder))
 
     def line(self, values: dict[str, Any]) -> None:
         """Print the numbers of ``values`` and draw them at their ``step``."""

@@ -8,22 +8,21 @@ the rows were spread.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import transformers
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from tfserve.batching import plan_epoch
 from tfserve.encoding import Encoder
-from tfserve.engines.torch import TorchEngine, quiet, resolve_precision, tensors
+from tfserve.engines.torch import TorchEngine, quiet, tensors
 from tfserve.errors import HParamsError, StoppedError
 from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
@@ -34,6 +33,8 @@ from tfserve.training.checkpoints import Checkpoints, State, Stop
 from tfserve.training.examples import Examples
 from tfserve.training.logs import Logs
 from tfserve.training.pretrained import Pretrained
+from tfserve.training.processes import Processes
+from tfserve.training.vocabulary import Vocabulary
 
 EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
 """By default a table gets 3 epochs, a small one as many as make 600 steps, at most 20."""
@@ -43,7 +44,6 @@ BASE_RATE, BASE_WIDTH = 5e-5, 768
 """The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one."""
 
 MINIMISED = ("loss", "mse", "rmse", "mae")
-NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Loop:
@@ -65,17 +65,12 @@ class Loop:
         *,
         train: Examples,
         dev: Examples,
-        output_dir: Path,
+        tensorboard_dir: Path,
         checkpoint_dir: Path,
     ) -> None:
         self.hp, self.task, self.train, self.dev = hp, task, train, dev
-        self.pad_id, self.encoder, self.output_dir = pretrained.pad_token_id, encoder, output_dir
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = resolve_precision(hp.precision, device)
-        if precision == "fp16" and device.type == "cpu":
-            raise HParamsError(
-                "hparams.value", "precision: fp16 needs a GPU; expected auto or bf16"
-            )
+        self.pad_id, self.encoder = pretrained.pad_token_id, encoder
+        self.tensorboard_dir = tensorboard_dir
         self.metric = (hp.metric_for_best_model or task.metric).removeprefix("eval_")
         if self.metric not in ("loss", *task.metric_names):
             raise HParamsError(
@@ -86,16 +81,17 @@ class Loop:
         weights = hp.class_weights and task.class_weights(hp.class_weights, train.table.labels)
         self.weights: Array | None = weights if weights is not None else None
 
-        AcceleratorState._reset_state()  # of an earlier run in this process, of other precision
-        self.accelerator = Accelerator(mixed_precision=NAMES[precision], cpu=device.type == "cpu")
-        self.is_main = self.accelerator.is_main_process
-        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.processes = Processes(hp.precision)
+        self.accelerator, self.is_main = self.processes.accelerator, self.processes.is_main
+        self.device, on_cpu = self.processes.device, self.processes.device.type == "cpu"
 
         transformers.set_seed(hp.seed)
         model = pretrained.model(task, use_bbox=hp.use_bbox)
+        occurring = [window.ids for window in (*train.windows, *dev.windows)]
+        self.vocabulary = Vocabulary(model, occurring, self.pad_id)
         self.encoder_parameters = list(model.base_model.parameters())
         # torch 2.3 has no fused AdamW on CPUs.
-        fused = device.type == "cuda" or torch.__version__ >= "2.4"
+        fused = not on_cpu or torch.__version__ >= "2.4"
         groups = _groups(model, hp.weight_decay)
         rate = hp.learning_rate or BASE_RATE * BASE_WIDTH / model.config.hidden_size
         optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
@@ -118,10 +114,10 @@ class Loop:
             num_training_steps=self.total,
         )
         rows = hp.per_device_eval_batch_size * 128
-        engine = TorchEngine(model, precision=precision, autocast=True)
-        engine.budget = min(engine.budget, rows) if device.type == "cpu" else rows
+        engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
+        engine.budget = min(engine.budget, rows) if on_cpu else rows
         self.predictor = Predictor(task, encoder, engine, pad_id=self.pad_id)
-        self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint(precision))
+        self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint())
         self.state = State()
         self.stop = Stop()
         self._best_metrics: dict[str, Any] | None = None
@@ -129,7 +125,7 @@ class Loop:
     @property
     def batch_size(self) -> int:
         """Rows of a batch, over all devices."""
-        return int(self.hp.per_device_train_batch_size * self.world)
+        return int(self.hp.per_device_train_batch_size * self.processes.world)
 
     @property
     def epochs(self) -> float:
@@ -144,18 +140,27 @@ class Loop:
         Returns the dev metrics of the model that is kept. Raises StoppedError after a signal.
         """
         model = self.accelerator.unwrap_model(self.model)
-        self.state = self.checkpoints.resume(model, self.plain_optimizer)
+        if self.is_main:
+            self.state = self.checkpoints.resume(model, self.plain_optimizer)
+        self.state = self.processes.from_main(self.state)
+        self.processes.share(model, self.plain_optimizer)
         for _ in range(self.state.step):
             self.schedule.step()
-        logs = Logs(self.output_dir, total=self.total, start=self.state.step, is_main=self.is_main)
+        logs = Logs(
+            self.tensorboard_dir, total=self.total, start=self.state.step, is_main=self.is_main
+        )
         try:
             with self.stop.listening():
                 self._train(logs)
         finally:
             logs.close()
-        if self.state.best_step != self.state.step:
+        if self.is_main and self.state.best_step != self.state.step:
             self.checkpoints.load_weights(self.state.best_step, model)
-        return self._best_metrics or self._evaluate()
+        self.vocabulary.restore(model)
+        if self._best_metrics is None and self.is_main:
+            self._best_metrics = self._evaluate()
+        metrics: dict[str, Any] = self.processes.from_main(self._best_metrics or {})
+        return metrics
 
     def _train(self, logs: Logs) -> None:
         state, hp = self.state, self.hp
@@ -176,7 +181,7 @@ class Loop:
             if state.step % self.eval_steps == 0 or state.step == self.total:
                 seconds = time.perf_counter() - started
                 state.line = {
-                    "loss": float(torch.stack(losses).mean()),
+                    "loss": self.processes.mean(float(torch.stack(losses).mean())),
                     "learning_rate": rate,
                     "samples_per_second": rows / seconds,
                 }
@@ -184,7 +189,7 @@ class Loop:
                 losses, rows, started = [], 0, time.perf_counter()
             elif hp.save_steps and state.step % hp.save_steps == 0:
                 self._save()
-            if self.stop.asked:
+            if self.processes.any(self.stop.asked is not None):
                 self._stopped()
 
     def _finished(self) -> bool:
@@ -201,26 +206,26 @@ class Loop:
 
     def _step(self, group: list[Array]) -> Any:
         """One optimizer step over the batches of ``group``; its mean loss, detached."""
-        step, hp = self.state.step, self.hp
+        step, hp, world, rank = self.state.step, self.hp, self.processes.world, self.processes.rank
         self.model.train()
-        torch.manual_seed(hp.seed * 1_000_003 + step * self.world + self.rank)
+        torch.manual_seed(hp.seed * 1_000_003 + step * world + rank)
         frozen = step < hp.freeze_encoder_steps
         if step == 0 or self.encoder_parameters[0].requires_grad == frozen:
             for parameter in self.encoder_parameters:
                 parameter.requires_grad_(not frozen)
         weights = None if self.weights is None else self._tensor(self.weights)
-        total = torch.zeros((), device=self.accelerator.device)
+        total = torch.zeros((), device=self.device)
         for rows in group:
-            mine = rows[self.rank :: self.world]
+            mine = rows[rank::world]
             # A ragged batch may leave a process without a row: it runs one that counts nothing.
             share = float(len(mine) > 0)
             batch, targets = self.train.batch(
                 mine if len(mine) else rows[:1], self.pad_id, self.task.per_word
             )
-            logits = self.model(**tensors(batch, self.accelerator.device)).logits
+            logits = self.model(**tensors(batch, self.device)).logits
             loss = self.task.loss_sum(logits.float(), self._tensor(targets), weights)
             # Processes average their gradients; the sum over all of them is what is wanted.
-            loss = loss * (share * self.world / self.divisor)
+            loss = loss * (share * world / self.divisor)
             self.accelerator.backward(loss)
             total += loss.detach()
         if hp.max_grad_norm:
@@ -236,10 +241,8 @@ class Loop:
         due = state.step % self.eval_steps == 0 or state.step == self.total
         if state.evaluated == state.step or not due:
             return
-        try:
-            with self.stop.interruptible():
-                metrics = self._evaluate()
-        except KeyboardInterrupt:
+        metrics = self._evaluate_in_main()
+        if metrics is None:
             self._stopped()
         key = self._sort_key(metrics)
         state.evaluated = state.step
@@ -258,6 +261,14 @@ class Loop:
         state.history.append(numbers)
         logs.line(numbers)
         self._save()
+
+    def _evaluate_in_main(self) -> dict[str, Any] | None:
+        """The main process's evaluation; None where a signal broke it off."""
+        metrics = None
+        if self.is_main:
+            with contextlib.suppress(KeyboardInterrupt), self.stop.interruptible():
+                metrics = self._evaluate()
+        return self.processes.from_main(metrics)
 
     def _evaluate(self) -> dict[str, Any]:
         """Loss and metrics on dev."""
@@ -284,12 +295,13 @@ class Loop:
             self.checkpoints.save(self.state, model, self.plain_optimizer)
         self.accelerator.wait_for_everyone()
 
-    def _stopped(self) -> None:
+    def _stopped(self) -> NoReturn:
         self._save()
         raise StoppedError(
             "training.stopped",
-            f"stopped by {self.stop.asked} at step {self.state.step} of {self.total}; checkpoint "
-            f"saved in {self.checkpoints.folder}: the same command goes on from there",
+            f"stopped by {self.stop.asked or 'a signal'} at step {self.state.step} of "
+            f"{self.total}; checkpoint saved in {self.checkpoints.folder}: the same command goes "
+            "on from there",
         )
 
     def write_weights(self, folder: Path) -> None:
@@ -309,12 +321,12 @@ class Loop:
         ]
 
     def _tensor(self, array: Array) -> Any:
-        return torch.from_numpy(array).to(self.accelerator.device)
+        return torch.from_numpy(array).to(self.device)
 
-    def _fingerprint(self, precision: str) -> str:
+    def _fingerprint(self) -> str:
         """The same for runs of which one may go on with the other's checkpoint."""
         digest = hashlib.sha256(json.dumps(self.hp.as_dict(), sort_keys=True).encode())
-        digest.update(f"{precision} {self.world} {self.total}".encode())
+        digest.update(f"{self.processes.world} {self.total}".encode())
         for examples in (self.train, self.dev):
             for window, target in zip(examples.windows, examples.targets, strict=True):
                 digest.update(window.key + target.tobytes())

@@ -1,0 +1,102 @@
+"""Settings of serving, from the environment: a Batch Transform request has no parameters.
+
+TFSERVE_PRECISION   auto, fp32, bf16 or fp16
+TFSERVE_TOP_K, TFSERVE_SCORES, TFSERVE_THRESHOLD, TFSERVE_ON_ERROR
+                    the parameters of every request that does not give its own
+TFSERVE_MAX_BODY_MB, TFSERVE_MAX_RECORDS
+                    larger requests are refused with 413
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfserve.engines import PRECISIONS
+from tfserve.errors import SettingsError, TooLargeError
+
+PREFIX = "TFSERVE_"
+PARAMETERS = ("top_k", "scores", "threshold", "on_error")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a surface without a command line serves.
+
+    Attributes
+    ----------
+    precision : of the matrix products
+    parameters : of every request that does not give its own
+    max_body_mb : megabytes of a request's body; Batch Transform sends at most 100
+    max_records : records of a request
+    """
+
+    precision: str = "auto"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    max_body_mb: int = 100
+    max_records: int = 1_000_000
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read ``TFSERVE_…``. Raises SettingsError for an unknown name or a wrong value."""
+        known = ("precision", *PARAMETERS, "max_body_mb", "max_records")
+        given: dict[str, Any] = {}
+        for variable, text in environment.items():
+            name = variable.removeprefix(PREFIX).lower()
+            if not variable.startswith(PREFIX) or not text:
+                continue
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else ", ".join(known)
+                raise SettingsError("settings.unknown", f"found {variable}: {hint}")
+            given[name] = _value(variable, name, text)
+        parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
+        return cls(parameters=parameters, **given)
+
+    def check_body(self, size: int) -> None:
+        """Raise TooLargeError for a body of so many bytes."""
+        if size > self.max_body_mb * 1_000_000:
+            raise TooLargeError(
+                "body.too_large",
+                f"found a body of {size:,} bytes; expected at most {self.max_body_mb} MB "
+                "(TFSERVE_MAX_BODY_MB): send fewer records a request",
+            )
+
+    def check_records(self, count: int) -> None:
+        """Raise TooLargeError for so many records."""
+        if count > self.max_records:
+            raise TooLargeError(
+                "body.too_many",
+                f"found {count:,} records; expected at most {self.max_records:,} a request "
+                "(TFSERVE_MAX_RECORDS)",
+            )
+
+
+def _value(variable: str, name: str, text: str) -> Any:
+    if name in ("precision", "on_error"):
+        allowed = PRECISIONS if name == "precision" else ("raise", "record")
+        if text not in allowed:
+            raise SettingsError(
+                "settings.value", f"{variable}: found {text!r}; expected {', '.join(allowed)}"
+            )
+        return text
+    try:  # numbers and booleans are JSON
+        value = json.loads(text.lower())
+    except ValueError:
+        value = None
+    whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    fits = {
+        "scores": isinstance(value, bool),
+        "threshold": isinstance(value, (int, float)) and not isinstance(value, bool),
+    }.get(name, whole)
+    if not fits:
+        expected = {"scores": "true or false", "threshold": "a number from 0 to 1"}
+        raise SettingsError(
+            "settings.value",
+            f"{variable}: found {text!r}; expected {expected.get(name, 'a whole number above 0')}",
+        )
+    return value

@@ -1,0 +1,88 @@
+"""Settings from the environment, and what they change."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Trained
+
+from tfserve import handlers
+from tfserve.errors import ParameterError, SettingsError, TooLargeError
+from tfserve.settings import Settings
+
+LINES = "application/jsonlines"
+
+
+def test_settings_are_read_from_the_environment() -> None:
+    assert Settings.from_environment({"HOME": "/root", "TFSERVE_TOP_K": ""}) == Settings()
+    environment = {
+        "TFSERVE_PRECISION": "fp32",
+        "TFSERVE_TOP_K": "3",
+        "TFSERVE_SCORES": "True",
+        "TFSERVE_THRESHOLD": "0.25",
+        "TFSERVE_ON_ERROR": "record",
+        "TFSERVE_MAX_BODY_MB": "6",
+        "TFSERVE_MAX_RECORDS": "500",
+    }
+    parameters = {"top_k": 3, "scores": True, "threshold": 0.25, "on_error": "record"}
+    expected = Settings("fp32", parameters, max_body_mb=6, max_records=500)
+    assert Settings.from_environment(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TFSERVE_TOPK", "3", "did you mean TFSERVE_TOP_K?"),
+        ("TFSERVE_TOP_K", "three", "'three'; expected a whole number above 0"),
+        ("TFSERVE_TOP_K", "0", "above 0"),
+        ("TFSERVE_TOP_K", "true", "above 0"),
+        ("TFSERVE_SCORES", "1", "true or false"),
+        ("TFSERVE_THRESHOLD", "half", "a number from 0 to 1"),
+        ("TFSERVE_THRESHOLD", "NaN ", "a number from 0 to 1"),
+        ("TFSERVE_PRECISION", "fp8", "auto, fp32, bf16, fp16"),
+        ("TFSERVE_ON_ERROR", "ignore", "raise, record"),
+        ("TFSERVE_MAX_BODY_MB", "-1", "above 0"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_said(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({name: value})
+    assert name in caught.value.message
+    assert said in caught.value.message
+
+
+def test_settings_are_the_parameters_of_requests_that_give_none(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFSERVE_TOP_K", "2")
+    monkeypatch.setenv("TFSERVE_PRECISION", "fp32")
+    model = handlers.model_fn(trained("classif"))
+    assert model.engine.precision == "fp32"
+    request = handlers.input_fn(b'{"text": "a parcel"}\n{"text": "no parcel"}\n', LINES)
+    for answer in handlers.predict_fn(request, model):
+        assert len(answer["scores"]) == 2
+    own = {"data": ["a parcel"], "parameters": {"top_k": 1}}
+    request = handlers.input_fn(json.dumps(own), "application/json")
+    assert len(handlers.predict_fn(request, model)[0]["scores"]) == 1
+    assert [len(answer["scores"]) for answer in model.stream(["a", "b"])] == [2, 2]
+
+
+def test_a_setting_that_the_task_does_not_know_fails_at_load(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFSERVE_THRESHOLD", "0.5")
+    with pytest.raises(ParameterError, match="'threshold'; regression understands"):
+        handlers.model_fn(trained("regression"))
+
+
+def test_requests_over_a_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFSERVE_MAX_BODY_MB", "1")
+    monkeypatch.setenv("TFSERVE_MAX_RECORDS", "2")
+    with pytest.raises(TooLargeError, match="1,000,001 bytes; expected at most 1 MB") as caught:
+        handlers.input_fn(b" " * 1_000_001, LINES)
+    assert (caught.value.status, caught.value.code) == (413, "body.too_large")
+    assert len(handlers.input_fn(b'"a"\n"b"\n', LINES).items) == 2
+    with pytest.raises(TooLargeError, match="3 records; expected at most 2") as caught:
+        handlers.input_fn(b'"a"\n"b"\n"c"\n', LINES)
+    assert caught.value.code == "body.too_many"
