@@ -270,10 +270,8 @@ def _without_truncation(file: Path) -> None:
         file.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
 
 
-def _write_code(folder: Path) -> None:
-    """``inference.py``, tfserve itself and the packages that a HuggingFace container lacks."""
-    folder.mkdir()
-    (folder / "inference.py").write_text(INFERENCE, "utf-8")
+def vendor(folder: Path) -> None:
+    """Copy tfserve and the packages that a HuggingFace container lacks into ``folder``."""
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(Path(__file__).parent, folder / "tfserve", ignore=ignored)
     for name in VENDORED:
@@ -282,3 +280,10 @@ def _write_code(folder: Path) -> None:
                 target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(file.locate()), target)
+
+
+def _write_code(folder: Path) -> None:
+    """``inference.py`` and what it needs."""
+    folder.mkdir()
+    (folder / "inference.py").write_text(INFERENCE, "utf-8")
+    vendor(folder)

@@ -8,6 +8,7 @@
     ├── InstallError        an optional part of tfserve is not installed
     ├── StorageError        a file cannot be read or written
     ├── StoppedError        training was asked to stop and did, its state saved
+    ├── EndpointError       an endpoint on AWS that does not answer
     └── RequestError        what a client sent
         ├── BodyError           the body as a whole
         ├── RecordError         one record of it
@@ -94,6 +95,12 @@ class StoppedError(TfserveError):
     """
 
     exit_status: ClassVar[int] = 128 + 15
+
+
+class EndpointError(TfserveError):
+    """An endpoint does not answer; ``busy`` says that asking again later may help."""
+
+    busy = False
 
 
 class RequestError(TfserveError):
