@@ -61,6 +61,9 @@ def unpack(archive: Path | str, folder: Path) -> None:
     """
     try:
         with tarfile.open(archive, "r:gz") as tar:
+            # Python 3.12 and 3.13 warn where none is chosen; early 3.10 and 3.11 have none.
+            if hasattr(tarfile, "data_filter"):
+                tar.extraction_filter = tarfile.data_filter
             for member in tar:
                 inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
                 if not inside or not (member.isfile() or member.isdir()):

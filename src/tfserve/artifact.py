@@ -38,6 +38,9 @@ TOKENIZER_FILES = (
 VENDORED = ("jsonlines", "attrs")
 """What serving needs beside numpy and tokenizers, which every HuggingFace container has."""
 
+CONTAINERS_OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+"""What a container brings: nothing that we carry or install may replace it."""
+
 INFERENCE = '''"""What the HuggingFace inference containers call: tfserve's handlers."""
 
 from tfserve.handlers import input_fn, model_fn, output_fn, predict_fn

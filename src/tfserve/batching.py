@@ -14,8 +14,8 @@ import numpy as np
 from tfserve.encoding import Ints, Window
 
 TRAIN_CHUNK = 8
-"""Training sorts within chunks of so many batches; more save padding and cost quality
-(docs/performance.md)."""
+"""Training sorts within chunks of so many batches; more of them save padding, but the texts of a
+batch are then more of one kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,8 +194,7 @@ def serve(model: str, host: str, port: int) -> None:
     """Serve the MODEL directory: /ping, /invocations, /execution-parameters."""
     from tfserve.server import serve as run
 
-    with storing(Path(f"{host}:{port}")):
-        run(model, host=host, port=port)
+    run(model, host=host, port=port)
 
 
 def _samples(source: str) -> Iterator[tuple[int, Any]]:

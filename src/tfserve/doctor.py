@@ -21,22 +21,21 @@ from typing import Any
 
 from tfserve import artifact
 from tfserve.archive import unpack
-from tfserve.artifact import Artifact
+from tfserve.artifact import CONTAINERS_OWN, Artifact
 from tfserve.errors import ModelError, TfserveError
+from tfserve.predictor import TOLERANCE
 
 PROBE = Path(__file__).with_name("probe.py")
 SECONDS = 600
 """A container that takes longer to start is given up by SageMaker."""
 
 CARRIED = ("tfserve", "jsonlines", "attr")
-OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-"""What a container brings: an archive must neither carry nor install it."""
+"""Packages in ``code/``, by the names that they are imported under."""
 
 ARITY = {"model_fn": (1, 2), "input_fn": (2, 3), "predict_fn": (2, 3), "output_fn": (2, 3)}
 """Parameters that the toolkit allows, defaults included: its own, and ``context``."""
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
-TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,13 @@ def _code(code: Path) -> Iterator[Finding]:
         if not (code / name).is_dir():
             message = f"found no code/{name}, which the HuggingFace containers do not have"
             yield Finding(WRONG, "code", f"{message}: train again, or copy code/ from training")
-    for name in OWN:
+    for name in CONTAINERS_OWN:
         if (code / name).exists():
             yield Finding(WRONG, "code", f"code/{name} would replace the container's own {name}")
     requirements = code / "requirements.txt"
     if requirements.is_file():
         wanted = re.findall(r"^\s*([\w.-]+)", requirements.read_text("utf-8"), re.MULTILINE)
-        for name in sorted({name.lower() for name in wanted} & set(OWN)):
+        for name in sorted({name.lower() for name in wanted} & set(CONTAINERS_OWN)):
             message = f"requirements.txt would replace the container's own {name}: remove it"
             yield Finding(WRONG, "code", message)
         message = "requirements.txt is installed at start: an endpoint without a network fails"
@@ -191,7 +190,7 @@ def _golden(found: Artifact, predictions: list[dict[str, Any]]) -> Finding:
         off = max(map(task.distance, golden, predictions))
     except (KeyError, TypeError, ValueError):
         off = math.inf
-    if off > TOLERANCE:
+    if off > TOLERANCE["fp32"]:
         message = f"{len(golden)} golden records are answered differently than in training, by "
         return Finding(WRONG, "answers", f"{message}{off:.3g}; compare the versions")
     return Finding(OK, "answers", f"{len(golden)} golden records, off by {off:.1e} at most")

@@ -26,9 +26,9 @@ from typing import Any, NoReturn
 
 from tfserve.errors import DataError, HParamsError, Problem, StoppedError, TfserveError
 from tfserve.hparams import HParams
+from tfserve.tables import SPLITS
 
-CHANNELS = {"train": ("train", "training"), "dev": ("dev", "validation", "valid"),
-            "test": ("test",)}  # fmt: skip
+CHANNELS = {**SPLITS, "train": ("train", "training")}
 ADDED = ("code", "sm_drivers", "model")
 """Channels that hold no tables: two of SDK v3's, and a pretrained model for ``model_name``."""
 

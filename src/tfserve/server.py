@@ -10,7 +10,6 @@ it cannot, ``/ping`` is 503 and says why.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tfserve import codecs, handlers
-from tfserve.errors import BodyError, TfserveError
+from tfserve.errors import BodyError, SettingsError, TfserveError
 from tfserve.predictor import Predictor
 from tfserve.settings import Settings
 
@@ -46,8 +45,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, model_dir: Path | str, host: str, port: int) -> None:
-        super().__init__((host, port), Handler)
         self.settings = Settings.from_environment()
+        super().__init__((host, port), Handler)
         self.predictor: Predictor | None = None
         self.failure: TfserveError | None = None
         threading.Thread(target=self._load, args=(model_dir,), daemon=True).start()
@@ -148,8 +147,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(model_dir: Path | str, *, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError before it listens."""
-    with Server(model_dir, host, port) as server:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError for a setting or an address."""
+    try:
+        listening = Server(model_dir, host, port)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            "server.address", f"cannot listen on {host}:{port}: {reason}; choose another address"
+        ) from None
+    with listening as server:
 
         def stop(*_: Any) -> None:
             threading.Thread(target=server.shutdown, daemon=True).start()
@@ -157,5 +163,4 @@ def serve(model_dir: Path | str, *, host: str = "127.0.0.1", port: int = 8080) -
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         log.warning("listening on http://%s:%d", *server.server_address[:2])
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever(poll_interval=0.1)
+        server.serve_forever(poll_interval=0.1)

@@ -101,7 +101,7 @@ def _ask(
     client: Any, endpoint_name: str, items: list[str], parameters: Mapping[str, Any]
 ) -> list[Answer]:
     """The answers of one request, which is split where the endpoint is too slow for it."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore import exceptions as boto
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -113,14 +113,15 @@ def _ask(
             )
             predictions: list[Answer] = json.loads(answer["Body"].read())["predictions"]
             return predictions
-        except ClientError as error:
+        except boto.ClientError as error:
             problem = _problem(endpoint_name, error.response)
             busy = error.response.get("Error", {}).get("Code") in BUSY or problem.busy
             slow = "timed out" in problem.message
-        except BotoCoreError as error:  # connections that break, credentials that are missing
-            name = type(error).__name__
+        except boto.BotoCoreError as error:  # connections that break, credentials that are missing
             problem = EndpointError("endpoint.connection", f"cannot ask {endpoint_name}: {error}")
-            busy, slow = "Connect" in name or "ConnectionClosed" in name, "ReadTimeout" in name
+            broken = (boto.EndpointConnectionError, boto.ConnectTimeoutError,
+                      boto.ConnectionClosedError, boto.ProxyConnectionError)  # fmt: skip
+            busy, slow = isinstance(error, broken), isinstance(error, boto.ReadTimeoutError)
         if slow and len(items) > 1:
             middle = len(items) // 2
             halves = (items[:middle], items[middle:])

@@ -11,13 +11,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tfserve.artifact import storing, vendor
+from tfserve.artifact import CONTAINERS_OWN, VENDORED, storing, vendor
 from tfserve.errors import StorageError
 
 ENTRY_POINT = "train.py"
-OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-"""What a training container brings: nothing that a job installs may replace it."""
-
 TRAIN = '''"""The entry point of a training job."""
 
 from tfserve.job import main
@@ -51,6 +48,6 @@ def requirements() -> list[str]:
     return sorted(
         f"{r.name}{r.specifier}"
         for r in wanted
-        if r.name not in (*OWN, "jsonlines")
+        if r.name not in (*CONTAINERS_OWN, *VENDORED)
         and (r.marker is None or r.marker.evaluate({"extra": "train"}))
     )

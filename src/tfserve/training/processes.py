@@ -81,7 +81,7 @@ class Processes:
         state = optimizer_state(optimizer)
         kinds = self.from_main([(name, t.shape, t.dtype) for name, t in state.items()])
         received = {
-            name: state.get(name, torch.zeros(shape, dtype=dtype)).to(self.device)
+            name: (state[name] if self.is_main else torch.empty(shape, dtype=dtype)).to(self.device)
             for name, shape, dtype in kinds
         }
         for tensor in [*model.state_dict().values(), *received.values()]:
