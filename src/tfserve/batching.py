@@ -13,9 +13,10 @@ import numpy as np
 
 from tfserve.encoding import Ints, Window
 
-TRAIN_CHUNK = 8
-"""Training sorts within chunks of so many batches; more of them save padding, but the texts of a
-batch are then more of one kind."""
+CHUNK_BATCHES, CHUNKS = 50, 4
+"""Training sorts within chunks of at most so many batches, an epoch in at least so many chunks
+(transformers' ``group_by_length`` has the same rule): larger chunks save padding, but a small table
+sorted as a whole would make the same batches in every epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ def plan_epoch(
     """One epoch of training: shuffled batches of ``batch_size`` windows of like lengths.
 
     Rows are shuffled, cut into chunks, sorted within each and cut into batches, which are shuffled
-    again. Only the last batch of a chunk may be smaller.
+    again. Only the epoch's last rows may make a smaller batch.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     order = rng.permutation(len(lengths))
     batches = []
-    for start in range(0, len(order), batch_size * TRAIN_CHUNK):
-        chunk = order[start : start + batch_size * TRAIN_CHUNK]
+    size = batch_size * max(1, min(CHUNK_BATCHES, len(order) // (batch_size * CHUNKS)))
+    for start in range(0, len(order), size):
+        chunk = order[start : start + size]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]

@@ -13,14 +13,15 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfserve.engines import PRECISIONS
 from tfserve.errors import SettingsError, TooLargeError
+from tfserve.tasks.base import RULES
 
 PREFIX = "TFSERVE_"
-PARAMETERS = ("top_k", "scores", "threshold", "on_error")
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,17 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read ``TFSERVE_…``. Raises SettingsError for an unknown name or a wrong value."""
-        known = ("precision", *PARAMETERS, "max_body_mb", "max_records")
         given: dict[str, Any] = {}
         for variable, text in environment.items():
             name = variable.removeprefix(PREFIX).lower()
             if not variable.startswith(PREFIX) or not text:
                 continue
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else ", ".join(known)
+            if name not in _RULES:
+                near = difflib.get_close_matches(name, _RULES, n=1)
+                hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else ", ".join(_RULES)
                 raise SettingsError("settings.unknown", f"found {variable}: {hint}")
             given[name] = _value(variable, name, text)
-        parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
+        parameters = {name: given.pop(name) for name in RULES if name in given}
         return cls(parameters=parameters, **given)
 
     def check_body(self, size: int) -> None:
@@ -76,27 +76,24 @@ class Settings:
             )
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_RULES = {
+    **RULES,
+    "precision": (lambda v: v in PRECISIONS, ", ".join(PRECISIONS)),
+    "max_body_mb": (_whole, "a whole number above 0"),
+    "max_records": (_whole, "a whole number above 0"),
+}
+
+
 def _value(variable: str, name: str, text: str) -> Any:
-    if name in ("precision", "on_error"):
-        allowed = PRECISIONS if name == "precision" else ("raise", "record")
-        if text not in allowed:
-            raise SettingsError(
-                "settings.value", f"{variable}: found {text!r}; expected {', '.join(allowed)}"
-            )
-        return text
-    try:  # numbers and booleans are JSON
-        value = json.loads(text.lower())
-    except ValueError:
-        value = None
-    whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    fits = {
-        "scores": isinstance(value, bool),
-        "threshold": isinstance(value, (int, float)) and not isinstance(value, bool),
-    }.get(name, whole)
-    if not fits:
-        expected = {"scores": "true or false", "threshold": "a number from 0 to 1"}
-        raise SettingsError(
-            "settings.value",
-            f"{variable}: found {text!r}; expected {expected.get(name, 'a whole number above 0')}",
-        )
+    valid, expected = _RULES[name]
+    value: Any = text
+    if name not in ("precision", "on_error"):
+        with suppress(ValueError):  # numbers and booleans are JSON
+            value = json.loads(text.lower())
+    if not valid(value):
+        raise SettingsError("settings.value", f"{variable}: found {text!r}; expected {expected}")
     return value

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve.batching import TRAIN_CHUNK, Batch, collate, plan, plan_epoch
+from tfserve.batching import CHUNK_BATCHES, CHUNKS, Batch, collate, plan, plan_epoch
 from tfserve.encoding import Window
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=80)
@@ -105,12 +105,27 @@ def test_epochs_of_other_generators_differ() -> None:
     assert len(epochs) == 9
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=2 * TRAIN_CHUNK), st.integers(2, 9))
-def test_a_chunk_s_batches_hold_like_lengths(lengths: list[int], size: int) -> None:
-    assert len(lengths) <= size * TRAIN_CHUNK
-    batches = plain(plan_epoch(lengths, size, np.random.default_rng(3)))
-    ranges = sorted((min(lengths[i] for i in b), max(lengths[i] for i in b)) for b in batches)
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
+@given(LENGTHS, st.integers(2, 9))
+def test_the_batches_of_a_chunk_hold_like_lengths(lengths: list[int], size: int) -> None:
+    chunk = size * max(1, min(CHUNK_BATCHES, len(lengths) // (size * CHUNKS)))
+    order = np.random.default_rng(3).permutation(len(lengths)).tolist()
+    batches = [set(batch) for batch in plain(plan_epoch(lengths, size, np.random.default_rng(3)))]
+    for start in range(0, len(order), chunk):
+        rows = set(order[start : start + chunk])
+        own = [[lengths[i] for i in batch] for batch in batches if batch <= rows]
+        assert sum(map(len, own)) == len(rows)
+        ranges = sorted((min(batch), max(batch)) for batch in own)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
+
+
+@pytest.mark.parametrize("rows", [3, 40, 300, 3000])
+def test_the_rows_that_share_a_batch_change_from_epoch_to_epoch(rows: int) -> None:
+    lengths = list(range(rows))
+    epochs = [
+        {frozenset(batch) for batch in plain(plan_epoch(lengths, 2, np.random.default_rng(seed)))}
+        for seed in range(8)
+    ]
+    assert len(set.intersection(*epochs)) == 0
 
 
 def test_the_batches_of_an_epoch_are_not_in_the_order_of_their_lengths() -> None:
@@ -120,15 +135,14 @@ def test_the_batches_of_an_epoch_are_not_in_the_order_of_their_lengths() -> None
     assert longest not in (sorted(longest), sorted(longest, reverse=True))
 
 
-def test_only_the_last_batch_of_each_chunk_is_smaller() -> None:
-    size = 2
-    count = 2 * size * TRAIN_CHUNK + 5  # two whole chunks, and one of two batches and a half
+def test_only_the_last_batch_of_an_epoch_is_smaller() -> None:
+    size, count = 2, 2 * 2 * CHUNK_BATCHES * CHUNKS + 5
     batches = plan_epoch([7] * count, size, np.random.default_rng(0))
-    assert sorted(len(batch) for batch in batches) == [1] + [2] * (2 * TRAIN_CHUNK + 2)
+    assert sorted(len(batch) for batch in batches) == [1] + [2] * (count // 2)
 
 
 def test_rows_of_an_epoch_are_mixed_across_a_table_of_several_chunks() -> None:
-    size, count = 2, 40 * 2 * TRAIN_CHUNK
+    size, count = 2, 2 * 2 * CHUNK_BATCHES * CHUNKS
     batches = plain(plan_epoch([7] * count, size, np.random.default_rng(0)))
     neighbours = sum(abs(a - b) == 1 for a, b in batches)
     assert neighbours < len(batches) // 10

@@ -34,14 +34,14 @@ def test_settings_are_read_from_the_environment() -> None:
     ("name", "value", "said"),
     [
         ("TFSERVE_TOPK", "3", "did you mean TFSERVE_TOP_K?"),
-        ("TFSERVE_TOP_K", "three", "'three'; expected a whole number above 0"),
-        ("TFSERVE_TOP_K", "0", "above 0"),
-        ("TFSERVE_TOP_K", "true", "above 0"),
+        ("TFSERVE_TOP_K", "three", "'three'; expected a whole number of at least 1"),
+        ("TFSERVE_TOP_K", "0", "at least 1"),
+        ("TFSERVE_TOP_K", "true", "at least 1"),
         ("TFSERVE_SCORES", "1", "true or false"),
         ("TFSERVE_THRESHOLD", "half", "a number from 0 to 1"),
         ("TFSERVE_THRESHOLD", "NaN ", "a number from 0 to 1"),
         ("TFSERVE_PRECISION", "fp8", "auto, fp32, bf16, fp16"),
-        ("TFSERVE_ON_ERROR", "ignore", "raise, record"),
+        ("TFSERVE_ON_ERROR", "ignore", "raise or record"),
         ("TFSERVE_MAX_BODY_MB", "-1", "above 0"),
     ],
 )

@@ -66,29 +66,26 @@ class Parameters:
                     f"found the parameter {str(name)[:40]!r}; {task.name} understands "
                     f"{', '.join(known)}",
                 )
-            if not _VALID[name](value):
-                raise ParameterError(
-                    "parameters.value", f"{name}: expected {_EXPECTED[name]}", field=name
-                )
+            valid, expected = RULES[name]
+            if not valid(value):
+                raise ParameterError("parameters.value", f"{name}: expected {expected}", field=name)
         return cls(**{name: value for name, value in raw.items() if value is not None})
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-_VALID: dict[str, Callable[[Any], bool]] = {
-    "top_k": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool) and v >= 1),
-    "scores": lambda v: isinstance(v, bool),
-    "threshold": lambda v: v is None or (_is_number(v) and 0 <= v <= 1),
-    "on_error": lambda v: v in ("raise", "record"),
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "top_k": (lambda v: v is None or (_whole(v) and v >= 1), "a whole number of at least 1"),
+    "scores": (lambda v: isinstance(v, bool), "true or false"),
+    "threshold": (
+        lambda v: v is None or ((_whole(v) or isinstance(v, float)) and 0 <= v <= 1),
+        "a number from 0 to 1",
+    ),
+    "on_error": (lambda v: v in ("raise", "record"), "raise or record"),
 }
-_EXPECTED = {
-    "top_k": "a whole number of at least 1",
-    "scores": "true or false",
-    "threshold": "a number from 0 to 1",
-    "on_error": "raise or record",
-}
+"""Parameter → whether a value is one of its, and what is expected."""
 
 
 class Task(ABC):

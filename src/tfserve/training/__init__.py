@@ -135,7 +135,7 @@ def train(
         if checkpoint_dir is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
     metrics = loop.processes.from_main(metrics)
-    loop.processes.close()
+    loop.close()
     return metrics
 
 

@@ -320,6 +320,13 @@ class Loop:
             for record, answer in zip(bare, answers, strict=True)
         ]
 
+    def close(self) -> None:
+        """Leave the group of processes, when all is done."""
+        # The model that gathers gradients goes first: were it the last to hold the group, that
+        # would be taken down while Python's lock is held, which a thread of the group may wait for.
+        self.model, self.optimizer = self.accelerator.free_memory(self.model, self.optimizer)
+        self.processes.close()
+
     def _tensor(self, array: Array) -> Any:
         return torch.from_numpy(array).to(self.device)
 
