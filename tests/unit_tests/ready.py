@@ -41,8 +41,7 @@ def ready(kind: str) -> Ready:
     boxed, task = kind.startswith("boxed "), kind.removeprefix("boxed ")
     folder = _folder() / kind.replace(" ", "-")
     family = "layoutlm" if boxed else "bert"
-    config = {"initializer_range": 0.1, "hidden_dropout_prob": 0.0}
-    pretrained = tiny.model(folder / "pretrained", family, **config)
+    pretrained = tiny.model(folder / "pretrained", family, initializer_range=0.1)
     data = tiny.data(folder / "data", task, boxed)
     settings = {
         "max_steps": 60,

@@ -19,7 +19,6 @@ from processes import Process
 from safetensors.numpy import load_file
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-PLAIN = {"hidden_dropout_prob": 0.0, "initializer_range": 0.2}
 
 
 def arguments(folder: Path, hparams: dict[str, Any]) -> list[str]:
@@ -89,7 +88,7 @@ def largest_difference(a: Path, b: Path) -> float:
 def test_two_processes_give_the_weights_of_one_with_twice_the_batch(
     task: str, pair: Callable[[Path, dict[str, Any]], Path], tmp_path: Path
 ) -> None:
-    pretrained = tiny.model(tmp_path / "pretrained", **PLAIN)
+    pretrained = tiny.model(tmp_path / "pretrained", initializer_range=0.2)
     tiny.data(tmp_path / "data", task)
     # 24 rows in batches of 10: the last one has 4, so that each epoch ends ragged; the head alone
     # is trained first, so that parameters without gradient occur.
@@ -120,7 +119,7 @@ def test_two_processes_give_the_weights_of_one_with_twice_the_batch(
 
 
 def test_a_batch_with_fewer_rows_than_processes_counts_each_row_once(tmp_path: Path) -> None:
-    pretrained = tiny.model(tmp_path / "pretrained", **PLAIN)
+    pretrained = tiny.model(tmp_path / "pretrained", initializer_range=0.2)
     columns = ("text", "labels")
     rows = tiny.rows("regression", 9)
     tiny.table(tmp_path / "data" / "train.csv", rows, columns)

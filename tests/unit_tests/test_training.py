@@ -14,6 +14,8 @@ import processes
 import pytest
 import ready
 import tiny
+import torch
+from conftest import PretrainedFolder
 from safetensors.numpy import load_file
 
 import tfserve
@@ -21,6 +23,7 @@ from tfserve.artifact import TOKENIZER_FILES
 from tfserve.errors import DataError, HParamsError, ModelError, StorageError, TfserveError
 from tfserve.tasks import get
 from tfserve.training import train
+from tfserve.training.pretrained import Pretrained
 
 LOGGED = {"loss", "learning_rate", "samples_per_second", "eval_loss", "epoch", "step"}
 TASKS = ("classif", "multilabel-classif", "ner", "regression")
@@ -35,15 +38,8 @@ def _one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained encoder with dropout."""
+    """A pretrained encoder."""
     return tiny.model(tmp_path_factory.mktemp("encoder") / "encoder", initializer_range=0.1)
-
-
-@pytest.fixture(scope="module")
-def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained encoder without dropout."""
-    folder = tmp_path_factory.mktemp("still") / "still"
-    return tiny.model(folder, initializer_range=0.1, hidden_dropout_prob=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +92,14 @@ class Learned:
 
 @pytest.fixture(scope="module", params=TASKS)
 def learned(
-    request: pytest.FixtureRequest, still: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Learned:
     """A run long enough to learn train, whose rows are also its test table."""
     folder = tmp_path_factory.mktemp("learned")
     data = tiny.data(folder / "data", request.param)
     shutil.copyfile(data / "train.csv", data / "test.csv")
     hp = tiny.hparams(
-        request.param, still, max_steps=130, eval_steps=60, learning_rate=4e-3,
+        request.param, encoder, max_steps=130, eval_steps=60, learning_rate=4e-3,
         per_device_train_batch_size=8,
     )  # fmt: skip
     status, process = _train_in_process(hp, data, folder)
@@ -244,9 +240,9 @@ GETS_WORSE = {"per_device_train_batch_size": 24, "learning_rate": 5e-3, "warmup_
 
 
 def test_the_model_of_the_best_evaluation_is_kept(
-    still: Path, contrary: Path, tmp_path: Path
+    encoder: Path, contrary: Path, tmp_path: Path
 ) -> None:
-    found, model, checkpoints = run(still, contrary, tmp_path, max_steps=10, **GETS_WORSE)
+    found, model, checkpoints = run(encoder, contrary, tmp_path, max_steps=10, **GETS_WORSE)
     losses = {entry["step"]: entry["eval_loss"] for entry in found["history"]}
     best = min(losses, key=lambda step: losses[step])
     assert losses[best] < losses[10] - 0.1  # it did get worse
@@ -263,10 +259,10 @@ def test_the_model_of_the_best_evaluation_is_kept(
 
 @pytest.mark.parametrize("patience", [1, 2, 4])
 def test_early_stopping_waits_for_as_many_evaluations_as_asked(
-    patience: int, still: Path, contrary: Path, tmp_path: Path
+    patience: int, encoder: Path, contrary: Path, tmp_path: Path
 ) -> None:
     found, _, _ = run(
-        still, contrary, tmp_path, max_steps=50, early_stopping_patience=patience, **GETS_WORSE
+        encoder, contrary, tmp_path, max_steps=50, early_stopping_patience=patience, **GETS_WORSE
     )
     losses = [entry["eval_loss"] for entry in found["history"]]
     assert losses.index(min(losses)) == len(losses) - 1 - patience
@@ -274,13 +270,13 @@ def test_early_stopping_waits_for_as_many_evaluations_as_asked(
 
 
 def test_early_stopping_lets_a_run_that_gets_better_finish(
-    still: Path, data: Path, tmp_path: Path
+    encoder: Path, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     shutil.copyfile(data / "train.csv", tmp_path / "data" / "dev.csv")
     settings = {**GETS_WORSE, "learning_rate": 3e-4, "eval_steps": 2}
     found, _, _ = run(
-        still, tmp_path / "data", tmp_path, max_steps=8, early_stopping_patience=1, **settings
+        encoder, tmp_path / "data", tmp_path, max_steps=8, early_stopping_patience=1, **settings
     )
     assert [entry["step"] for entry in found["history"]] == [2, 4, 6, 8]
 
@@ -295,11 +291,11 @@ def test_early_stopping_lets_a_run_that_gets_better_finish(
     ],
 )
 def test_evaluations_and_checkpoints_come_when_asked(
-    hp: dict[str, Any], evaluated: list[int], kept: list[str], still: Path, data: Path,
+    hp: dict[str, Any], evaluated: list[int], kept: list[str], encoder: Path, data: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     found, _, checkpoints = run(
-        still, data, tmp_path, max_steps=8, metric_for_best_model="loss", **hp
+        encoder, data, tmp_path, max_steps=8, metric_for_best_model="loss", **hp
     )
     assert [entry["step"] for entry in found["history"]] == evaluated
     assert names(checkpoints) == kept
@@ -316,17 +312,17 @@ def test_evaluations_and_checkpoints_come_when_asked(
     ],
 )
 def test_a_run_is_as_long_as_asked(
-    hp: dict[str, Any], steps: int, still: Path, data: Path, tmp_path: Path
+    hp: dict[str, Any], steps: int, encoder: Path, data: Path, tmp_path: Path
 ) -> None:
-    found, _, _ = run(still, data, tmp_path, **{"max_steps": -1, "eval_steps": 50, **hp})
+    found, _, _ = run(encoder, data, tmp_path, **{"max_steps": -1, "eval_steps": 50, **hp})
     assert [entry["step"] for entry in found["history"]] == [steps]
 
 
 def test_the_learning_rate_rises_and_falls_as_scheduled(
-    still: Path, data: Path, tmp_path: Path
+    encoder: Path, data: Path, tmp_path: Path
 ) -> None:
     found, _, _ = run(
-        still, data, tmp_path, max_steps=10, eval_steps=1, warmup_ratio=0.4, learning_rate=1e-3
+        encoder, data, tmp_path, max_steps=10, eval_steps=1, warmup_ratio=0.4, learning_rate=1e-3
     )
     rates = [entry["learning_rate"] for entry in found["history"]]
     rising, falling = [0.0, 2.5e-4, 5e-4, 7.5e-4], [1e-3 * left / 6 for left in range(6, 0, -1)]
@@ -339,7 +335,7 @@ def test_the_learning_rate_rises_and_falls_as_scheduled(
 @pytest.mark.parametrize("task", ["classif", "ner"])
 @pytest.mark.parametrize("rows", [8, 7])
 def test_two_batches_of_four_make_the_step_of_one_batch_of_eight(
-    task: str, rows: int, still: Path, tmp_path: Path
+    task: str, rows: int, encoder: Path, tmp_path: Path
 ) -> None:
     # One batch of eight is an epoch here, so that the steps see the same rows either way.
     tiny.table(tmp_path / "data" / "train.csv", tiny.rows(task, rows), ("text", "labels"))
@@ -347,12 +343,12 @@ def test_two_batches_of_four_make_the_step_of_one_batch_of_eight(
     found = []
     for size, batches in ((8, 1), (4, 2)):
         _, model, _ = run(
-            still, tmp_path / "data", tmp_path / str(size), task, max_steps=3, eval_steps=3,
+            encoder, tmp_path / "data", tmp_path / str(size), task, max_steps=3, eval_steps=3,
             per_device_train_batch_size=size, gradient_accumulation_steps=batches,
         )  # fmt: skip
         found.append(weights(model))
     whole, halves = found
-    before = weights(still)
+    before = weights(encoder)
     far = total = 0
     for name, array in whole.items():
         if not name.endswith("key.bias"):  # attention does not depend on it
@@ -397,9 +393,17 @@ def test_balanced_weights_change_nothing_where_labels_are_balanced(
     ("given", "expected"), [({"praise": 1000.0}, {"praise"}), ({"order": 1000.0}, {"order"})]
 )
 def test_a_given_weight_draws_the_model_to_its_label(
-    given: dict[str, float], expected: set[str], still: Path, data: Path, tmp_path: Path
+    given: dict[str, float], expected: set[str], encoder: Path, data: Path, tmp_path: Path
 ) -> None:
-    run(still, data, tmp_path, max_steps=12, eval_steps=12, learning_rate=5e-3, class_weights=given)
+    run(
+        encoder,
+        data,
+        tmp_path,
+        max_steps=12,
+        eval_steps=12,
+        learning_rate=5e-3,
+        class_weights=given,
+    )
     written = jsonl(tmp_path / "output" / "test_predictions.jsonl")
     assert {line["pred"] for line in written} == expected
 
@@ -434,7 +438,7 @@ def test_one_seed_gives_the_same_weights_bit_for_bit_and_another_gives_others(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_long_texts_train_window_by_window(task: str, still: Path, tmp_path: Path) -> None:
+def test_long_texts_train_window_by_window(task: str, encoder: Path, tmp_path: Path) -> None:
     long = [
         (" ".join([text] * 9), " ".join([label] * 9) if task == "ner" else label)
         for text, label in tiny.rows(task, 16)
@@ -442,8 +446,8 @@ def test_long_texts_train_window_by_window(task: str, still: Path, tmp_path: Pat
     tiny.table(tmp_path / "data" / "train.csv", long, ("text", "labels"))
     tiny.table(tmp_path / "data" / "test.csv", long, ("text", "labels"))
     run(
-        still, tmp_path / "data", tmp_path, task, max_steps=120, eval_steps=60, long_text="window",
-        max_length=32, learning_rate=4e-3, per_device_train_batch_size=16,
+        encoder, tmp_path / "data", tmp_path, task, max_steps=120, eval_steps=60,
+        long_text="window", max_length=32, learning_rate=4e-3, per_device_train_batch_size=16,
     )  # fmt: skip
     written = jsonl(tmp_path / "output" / "test_predictions.jsonl")
     assert len(written) == 16
@@ -467,13 +471,13 @@ def test_long_texts_train_window_by_window(task: str, still: Path, tmp_path: Pat
 )
 @pytest.mark.parametrize("all_rows", [False, True])
 def test_a_label_that_train_lacks_is_an_error_in_the_metrics(
-    all_rows: bool, task: str, row: tuple[str, str], per_label: str, still: Path, tmp_path: Path
+    all_rows: bool, task: str, row: tuple[str, str], per_label: str, encoder: Path, tmp_path: Path
 ) -> None:
     tiny.data(tmp_path / "data", task)
     rows = [row] if all_rows else [*tiny.rows(task, 8), row]
     for split in ("dev", "test"):
         tiny.table(tmp_path / "data" / f"{split}.csv", rows, ("text", "labels"))
-    found, model, _ = run(still, tmp_path / "data", tmp_path, task, max_steps=2)
+    found, model, _ = run(encoder, tmp_path / "data", tmp_path, task, max_steps=2)
     for split in ("dev", "test"):
         scores = found[split][per_label]["brandnew"]
         assert scores["recall"] == 0.0
@@ -554,9 +558,9 @@ def _no_tokenizer(folder: Path) -> None:
     ],
 )
 def test_a_model_folder_that_cannot_be_used_is_refused(
-    spoil: Callable[[Path], None], code: str, says: str, still: Path, data: Path, tmp_path: Path
+    spoil: Callable[[Path], None], code: str, says: str, encoder: Path, data: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(still, tmp_path / "spoiled"))
+    folder = Path(shutil.copytree(encoder, tmp_path / "spoiled"))
     spoil(folder)
     with pytest.raises(ModelError) as caught:
         run(folder, data, tmp_path)
@@ -579,10 +583,10 @@ def test_a_model_folder_that_cannot_be_used_is_refused(
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_before_training(
-    hp: dict[str, Any], kind: type[TfserveError], code: str, says: str, still: Path, data: Path,
+    hp: dict[str, Any], kind: type[TfserveError], code: str, says: str, encoder: Path, data: Path,
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    hp = tiny.hparams("classif", still) | hp
+    hp = tiny.hparams("classif", encoder) | hp
     with pytest.raises(kind) as caught:
         train(hp, train_dir=data, model_dir=tmp_path / "model")
     assert type(caught.value) is kind
@@ -592,18 +596,18 @@ def test_a_setting_that_cannot_be_is_refused_before_training(
     assert not (tmp_path / "model").exists()
 
 
-def test_weights_have_no_meaning_for_a_regression(still: Path, tmp_path: Path) -> None:
+def test_weights_have_no_meaning_for_a_regression(encoder: Path, tmp_path: Path) -> None:
     data = tiny.data(tmp_path / "data", "regression")
     with pytest.raises(HParamsError, match="class_weights") as caught:
-        run(still, data, tmp_path, "regression", class_weights="balanced")
+        run(encoder, data, tmp_path, "regression", class_weights="balanced")
     assert caught.value.code == "hparams.value"
     assert not (tmp_path / "model").exists()
 
 
-def test_boxes_are_refused_by_a_model_that_takes_none(still: Path, tmp_path: Path) -> None:
+def test_boxes_are_refused_by_a_model_that_takes_none(encoder: Path, tmp_path: Path) -> None:
     data = tiny.data(tmp_path / "data", "ner", boxed=True)
     with pytest.raises(ModelError, match="takes no bbox") as caught:
-        run(still, data, tmp_path, "ner", use_bbox=True)
+        run(encoder, data, tmp_path, "ner", use_bbox=True)
     assert caught.value.code == "model.no_bbox"
     assert not (tmp_path / "model").exists()
 
@@ -636,21 +640,21 @@ def test_tables_that_teach_nothing_are_refused_before_the_model_is_looked_for(
 
 @pytest.mark.parametrize("blocked", ["model", "output", "checkpoints"])
 def test_a_folder_that_cannot_be_made_is_a_storage_error(
-    blocked: str, still: Path, data: Path, tmp_path: Path
+    blocked: str, encoder: Path, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / blocked).write_text("a file, no folder", "utf-8")
     with pytest.raises(StorageError) as caught:
-        run(still, data, tmp_path)
+        run(encoder, data, tmp_path)
     assert caught.value.code == "storage.write"
     assert str(tmp_path / blocked) in caught.value.message
     assert not (tmp_path / "model" / "tfserve.json").exists()
 
 
 def test_a_file_that_cannot_grow_is_one_line_and_nothing_half_written(
-    still: Path, data: Path, tmp_path: Path
+    encoder: Path, data: Path, tmp_path: Path
 ) -> None:
-    size = (still / "model.safetensors").stat().st_size
-    hp = tiny.hparams("classif", still, max_steps=2)
+    size = (encoder / "model.safetensors").stat().st_size
+    hp = tiny.hparams("classif", encoder, max_steps=2)
     status, process = _train_in_process(hp, data, tmp_path, file_limit=size // 2)
     assert status == 1
     assert len(process.err.splitlines()) == 1
@@ -668,10 +672,10 @@ def test_a_file_that_cannot_grow_is_one_line_and_nothing_half_written(
     ids=["model", "output, at a checkpoint", "output, at once"],
 )
 def test_a_full_disk_is_one_line_and_nothing_half_written(
-    full: str, size: int, still: Path, data: Path, tmp_path: Path
+    full: str, size: int, encoder: Path, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / full).mkdir()
-    hp = tiny.hparams("classif", still, max_steps=2)
+    hp = tiny.hparams("classif", encoder, max_steps=2)
     status, process = _train_in_process(hp, data, tmp_path, disk=(tmp_path / full, size))
     if status == processes.NOT_ALLOWED:
         pytest.skip("mounting a file system needs root or user namespaces on Linux")
@@ -685,9 +689,9 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(
 
 
 def test_a_model_that_cannot_be_replaced_stays_as_it_was(
-    still: Path, data: Path, tmp_path: Path
+    encoder: Path, data: Path, tmp_path: Path
 ) -> None:
-    run(still, data, tmp_path, max_steps=2)
+    run(encoder, data, tmp_path, max_steps=2)
     before = {
         path.relative_to(tmp_path / "model"): path.read_bytes()
         for path in (tmp_path / "model").rglob("*")
@@ -695,7 +699,7 @@ def test_a_model_that_cannot_be_replaced_stays_as_it_was(
     }
     largest = max((len(content), name) for name, content in before.items())
     assert largest[1] == Path("model.safetensors")
-    hp = tiny.hparams("classif", still, max_steps=2, seed=3)
+    hp = tiny.hparams("classif", encoder, max_steps=2, seed=3)
     status, process = _train_in_process(hp, data, tmp_path, file_limit=largest[0] - 1)
     assert status == 1
     assert "[storage.write]" in process.err
@@ -706,3 +710,19 @@ def test_a_model_that_cannot_be_replaced_stays_as_it_was(
     }
     assert after == before
     assert len(tfserve.load(tmp_path / "model").predict(["great coffee"])) == 1
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("task", ["classif", "ner"])
+def test_a_model_answers_the_same_twice_while_it_is_trained(
+    task: str, family: str, pretrained: PretrainedFolder
+) -> None:
+    folder = pretrained(family)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    rates = [value for name, value in config.items() if "dropout" in name and value]
+    fitted = get(task).fit([["O", "B-a"], ["B-b"]] if task == "ner" else ["a", "b"])
+    model = Pretrained.find(str(folder)).model(fitted, use_bbox=False).train()
+    ids = torch.arange(5, 15).reshape(1, 10)
+    once, again = (model(ids).logits.detach().numpy() for _ in "ab")
+    assert np.array_equal(once, again)
+    assert rates or family == "modernbert"  # which has none of its own; the others had some

@@ -1,9 +1,9 @@
 """The training loop, on accelerate: steps, evaluations, checkpoints, stopping.
 
-Everything random follows from ``(seed, step)``: the order of an epoch from the seed and its number,
-dropout from the seed and the step. A step's loss is the sum over all its rows, of all devices and
-accumulated batches, divided by the mean count of a step, so that the result does not depend on how
-the rows were spread.
+Everything random follows from the seed: the order of an epoch from it and the epoch's number, what
+a model itself draws from it and the step. A step's loss is the sum over all its rows, of all
+devices and accumulated batches, divided by the mean count of a step, so that the result does not
+depend on how the rows were spread.
 """
 
 from __future__ import annotations

@@ -16,10 +16,6 @@ from tfserve.engines.torch import load_pretrained
 from tfserve.errors import ModelError
 from tfserve.tasks import Task
 
-# Dropout of attention weights keeps torch from its fused attention on CPUs, nearly half of a step's
-# time and more for long texts (docs/performance.md). Dropout of the layers' outputs stays.
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
-
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -114,7 +110,7 @@ class Pretrained:
         return max_length or available
 
     def model(self, task: Task, *, use_bbox: bool) -> Any:
-        """The encoder with a fresh head for ``task``, in fp32.
+        """The encoder with a fresh head for ``task``, in fp32 and without dropout.
 
         Raises ModelError when the weights cannot be loaded, when the tokenizer knows more tokens
         than the model, or when boxes are asked of a model that takes none.
@@ -128,7 +124,11 @@ class Pretrained:
             label2id={name: i for i, name in names.items()},
             problem_type=task.problem_type,
             ignore_mismatched_sizes=True,
-            **{name: 0.0 for name in ATTENTION_DROPOUT if name in self.config},
+            **{
+                name: 0.0
+                for name, rate in self.config.items()
+                if "dropout" in name and isinstance(rate, float)
+            },
         ).float()
         if use_bbox and "bbox" not in inspect.signature(model.forward).parameters:
             raise ModelError(
