@@ -4,7 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format benchmarks clean
+IMAGE ?= tfserve
+DEVICE ?= cpu
+TORCH ?= torch==2.13.0
+ML ?= ml
+
+.PHONY: demo test check format benchmarks container-tests image train serve tensorboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -25,6 +30,25 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/training.py
+
+# Slow: the software of SageMaker's containers, its SDKs and, where there is one, an engine.
+container-tests: $(VENV)/.installed
+	$(BIN)/pytest tests/docker_test
+
+# What people do every day with our own image; ML is the folder that stands for /opt/ml.
+image:
+	docker build --file docker/Dockerfile --tag $(IMAGE) $(BUILD_FLAGS) \
+		--build-arg DEVICE=$(DEVICE) --build-arg TORCH=$(TORCH) \
+		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL=$(PIP_INDEX_URL)) \
+		$(if $(PIP_EXTRA_INDEX_URL),--build-arg PIP_EXTRA_INDEX_URL=$(PIP_EXTRA_INDEX_URL)) \
+		$(if $(PIP_FIND_LINKS),--build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS)) .
+
+train serve:
+	IMAGE=$(IMAGE) docker/local $@ $(ML)
+
+tensorboard: $(VENV)/.installed
+	$(BIN)/tensorboard --logdir $(ML)/output/tensorboard
 
 clean:
 	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

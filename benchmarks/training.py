@@ -26,15 +26,16 @@ from typing import Any
 
 from common import DATA, machine, minilm, table
 
-# Name → task, epochs, metric shown.
-SETS: dict[str, tuple[str, int, str]] = {
-    "hate_vicomtech": ("classif", 2, "accuracy"),
-    "banking77": ("classif", 2, "accuracy"),
-    "goemotions": ("multilabel-classif", 1, "f1_micro"),
-    "wnut17": ("ner", 2, "f1"),
-    "emobank_valence": ("regression", 1, "pearson"),
+# Name → task, epochs, learning rate, metric shown. After one epoch with the usual rate both predict
+# no label at all on goemotions.
+SETS: dict[str, tuple[str, int, float, str]] = {
+    "hate_vicomtech": ("classif", 2, 5e-5, "accuracy"),
+    "banking77": ("classif", 2, 5e-5, "accuracy"),
+    "goemotions": ("multilabel-classif", 1, 2e-4, "f1_micro"),
+    "wnut17": ("ner", 2, 5e-5, "f1"),
+    "emobank_valence": ("regression", 1, 5e-5, "pearson"),
 }
-BATCH, RATE = 16, 5e-5
+BATCH = 16
 
 
 def run_tfserve(name: str) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def run_tfserve(name: str) -> dict[str, Any]:
     import tfserve
     import tfserve.training
 
-    task_name, epochs, _ = SETS[name]
+    task_name, epochs, rate, _ = SETS[name]
     with tempfile.TemporaryDirectory() as folder:
         hparams = {"task_name": task_name, "model_name": minilm(), "num_train_epochs": epochs,
-                   "learning_rate": RATE, "per_device_train_batch_size": BATCH}  # fmt: skip
+                   "learning_rate": rate, "per_device_train_batch_size": BATCH}  # fmt: skip
         started = time.perf_counter()
         metrics = tfserve.train(hparams, train_dir=DATA / name, model_dir=f"{folder}/model")
         return {"seconds": time.perf_counter() - started, "metrics": metrics["test"]}
@@ -62,7 +63,7 @@ def run_trainer(name: str, kind: str, steps: int | None) -> dict[str, Any]:
     from tfserve.tables import read_table
     from tfserve.tasks import Parameters
 
-    task_name, epochs, _ = SETS[name]
+    task_name, epochs, rate, _ = SETS[name]
     task_type = tasks.get(task_name)
     native = resolve_precision("auto", torch.device("cpu"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
@@ -104,7 +105,7 @@ def run_trainer(name: str, kind: str, steps: int | None) -> dict[str, Any]:
             num_train_epochs=epochs,
             max_steps=steps or -1,
             per_device_train_batch_size=BATCH,
-            learning_rate=RATE,
+            learning_rate=rate,
             bf16=kind == "dynamic" and native == "bf16",
             save_strategy="no",
             report_to=[],
@@ -167,7 +168,7 @@ def main() -> None:
     for name in options.sets:
         padded = measure(name, "padded", None if options.full else options.padded_steps)
         dynamic, ours = (measure(name, kind, None) for kind in ("dynamic", "tfserve"))
-        _, epochs, metric = SETS[name]
+        _, epochs, _, metric = SETS[name]
         scores = [
             f"{job['metrics'][metric]:.3f}" if job["metrics"] else "-"
             for job in (padded, dynamic, ours)

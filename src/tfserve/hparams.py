@@ -23,6 +23,19 @@ INJECTED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 TRUE, FALSE, NONE = ("true", "1", "yes"), ("false", "0", "no"), ("", "none", "null")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Where a hyperparameter is worth searching: from ``low`` to ``high``, or one of ``choices``.
+
+    ``log`` says that a factor matters, not a difference.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[int, ...] = ()
+
+
 def _hp(default: Any, kind: type, help: str, **rules: Any) -> Any:
     return field(default=default, metadata={"kind": kind, "help": help, **rules})
 
@@ -38,12 +51,18 @@ class HParams:
     use_bbox: bool = _hp(False, bool, "Read a box per word from the column bbox.")
 
     num_train_epochs: float | None = _hp(
-        None, float, "Passes over train. Default: 3, more for tables under 3,200 rows.", above=0
+        None,
+        float,
+        "Passes over train. Default: 3, more for tables under 3,200 rows.",
+        above=0,
+        search=Range(low=2, high=10),
     )
     max_steps: int | None = _hp(
         None, int, "Optimizer steps; overrides num_train_epochs. -1 means not set.", least=1
     )
-    per_device_train_batch_size: int = _hp(16, int, "Rows per step and device.", least=1)
+    per_device_train_batch_size: int = _hp(
+        16, int, "Rows per step and device.", least=1, search=Range(choices=(8, 16, 32))
+    )
     per_device_eval_batch_size: int = _hp(
         32, int, "Rows per batch when evaluating, counted at 128 tokens each.", least=1
     )
@@ -55,9 +74,24 @@ class HParams:
         "in inverse proportion for others.",
         above=0,
         most=1,
+        search=Range(low=1e-5, high=3e-4, log=True),
     )
-    warmup_ratio: float = _hp(0.1, float, "Share of steps with a rising rate.", least=0, most=1)
-    weight_decay: float = _hp(0.01, float, "AdamW's, not on biases and norms.", least=0, most=1)
+    warmup_ratio: float = _hp(
+        0.1,
+        float,
+        "Share of steps with a rising rate.",
+        least=0,
+        most=1,
+        search=Range(low=0, high=0.2),
+    )
+    weight_decay: float = _hp(
+        0.01,
+        float,
+        "AdamW's, not on biases and norms.",
+        least=0,
+        most=1,
+        search=Range(low=0.001, high=0.1, log=True),
+    )
     lr_scheduler_type: str = _hp(
         "linear",
         str,
@@ -142,6 +176,11 @@ class HParams:
         if problems:
             raise HParamsError("hparams.invalid", "; ".join(problems))
         return cls(**{name: value for name, value in parsed.items() if value is not None})
+
+    @classmethod
+    def ranges(cls) -> dict[str, Range]:
+        """Name → range of the hyperparameters that are worth searching."""
+        return {f.name: f.metadata["search"] for f in fields(cls) if "search" in f.metadata}
 
     def as_dict(self) -> dict[str, Any]:
         """All values by name, JSON-ready."""

@@ -89,7 +89,7 @@ def hyperparameters(arguments: Sequence[str], environment: Mapping[str, str]) ->
         return given
     file = base_folder(environment) / "input" / "config" / "hyperparameters.json"
     if file.is_file() and (given := _json_object(file.read_text("utf-8"), str(file))):
-        return {name: _decoded(value) for name, value in given.items()}
+        return {name: decoded(value) for name, value in given.items()}
     return _from_arguments(arguments)
 
 
@@ -131,7 +131,7 @@ def _json_object(text: str, place: str) -> dict[str, Any]:
     return value
 
 
-def _decoded(value: Any) -> Any:
+def decoded(value: Any) -> Any:
     """A value of the config file, whose strings are JSON-encoded by some of the SDKs' classes."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):

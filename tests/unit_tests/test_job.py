@@ -119,7 +119,7 @@ def test_a_job_that_gets_sigterm_goes_on_where_it_was(tmp_path: Path, pretrained
 
     status, again = run(base)
     assert status == 0, again.err
-    evaluations = [line for line in again.out.splitlines() if line.startswith("{")]
+    evaluations = [line for line in again.out.splitlines() if line.startswith("{'loss'")]
     assert 0 < len(evaluations) < 40
     assert (base / "model" / "tfserve.json").is_file()
 

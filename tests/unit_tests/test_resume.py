@@ -54,7 +54,7 @@ class Job:
         process = self.start(**more)
         assert process.wait() == 0, process.err
         lines = process.out.splitlines()
-        return [ast.literal_eval(line) for line in lines if line.startswith("{")]
+        return [ast.literal_eval(line) for line in lines if line.startswith("{'loss'")]
 
     @property
     def checkpoints(self) -> Path:

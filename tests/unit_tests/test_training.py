@@ -88,6 +88,7 @@ class Learned:
     output: Path
     metrics: dict[str, Any]
     lines: list[dict[str, Any]]
+    best: dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -104,7 +105,10 @@ def learned(
     )  # fmt: skip
     status, process = _train_in_process(hp, data, folder)
     assert status == 0, process.err
-    printed = [line for line in process.out.splitlines() if line.startswith("{")]
+    lines = process.out.splitlines()
+    printed = [line for line in lines if line.startswith("{'loss'")]
+    best = [ast.literal_eval(line) for line in lines if line.startswith("{'best_eval_")]
+    assert len(best) == 1
     return Learned(
         request.param,
         data,
@@ -112,6 +116,7 @@ def learned(
         folder / "output",
         {split: results(folder / "output")[split] for split in ("dev", "test")},
         [ast.literal_eval(line) for line in printed],
+        best[0],
     )
 
 
@@ -145,6 +150,17 @@ def test_one_line_is_printed_per_evaluation(learned: Learned) -> None:
         assert all(isinstance(value, (int, float)) for value in line.values())
         assert line["samples_per_second"] > 0
         assert 0 < line["learning_rate"] <= 4e-3
+
+
+def test_the_metrics_of_the_model_that_is_kept_are_printed_once(learned: Learned) -> None:
+    step = learned.best["best_step"]
+    chosen = next(line for line in learned.lines if line["step"] == step)
+    evaluated = {name: value for name, value in chosen.items() if name.startswith("eval_")}
+    assert learned.best == {"best_step": step} | {
+        f"best_{name}": value for name, value in evaluated.items()
+    }
+    for name, value in evaluated.items():
+        assert learned.metrics["dev"][name.removeprefix("eval_")] == pytest.approx(value, abs=1e-6)
 
 
 def test_metrics_json_has_metrics_history_rows_and_hyperparameters(learned: Learned) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Answer = dict[str, Any]
 
+MINIMISED = ("loss", "mse", "rmse", "mae")
+"""Metrics of which less is better."""
+
 registry: dict[str, type[Task]] = {}
 
 

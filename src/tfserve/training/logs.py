@@ -2,6 +2,8 @@
 
 The lines are Python dict literals, the form that SageMaker metric definitions for transformers
 models already match: ``{'eval_loss': 0.41, 'eval_accuracy': 0.83, …, 'epoch': 1.0, 'step': 108}``.
+The last one has the metrics of the model that is kept, ``{'best_eval_accuracy': 0.85, …}``, once: a
+tuner that reads logs then need not guess which evaluation counts.
 """
 
 from __future__ import annotations
@@ -29,19 +31,29 @@ class Logs:
 
                 self.events = SummaryWriter(str(folder))
 
-    def line(self, values: dict[str, Any]) -> None:
-        """Print the numbers of ``values`` and draw them at their ``step``."""
+    def line(self, values: dict[str, float]) -> None:
+        """Print ``values`` and draw them at their ``step``."""
         if not self.is_main:
             return
-        numbers = {k: v for k, v in values.items() if isinstance(v, (int, float))}
-        tqdm.write(str({k: round(v, 6) for k, v in numbers.items()}))
-        for name, value in numbers.items():
+        tqdm.write(str(values))
+        for name, value in values.items():
             split, _, metric = name.rpartition("eval_")
             tag = f"eval/{metric}" if name.startswith("eval_") else f"train/{split or metric}"
             if name != "step":
                 self.events.add_scalar(tag, value, values["step"])
 
+    def best(self, metrics: dict[str, Any], step: int) -> None:
+        """Print the dev metrics of the model that is kept."""
+        if self.is_main:
+            named = {f"best_eval_{name}": value for name, value in numbers(metrics).items()}
+            print({**named, "best_step": step}, flush=True)
+
     def close(self) -> None:
         self.bar.close()
         if self.events is not None:
             self.events.close()
+
+
+def numbers(values: dict[str, Any]) -> dict[str, float]:
+    """Those of ``values`` that are numbers, as they are printed."""
+    return {k: round(v, 6) for k, v in values.items() if isinstance(v, (int, float))}

@@ -28,10 +28,10 @@ from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
-from tfserve.tasks.base import Answer, Array
+from tfserve.tasks.base import MINIMISED, Answer, Array
 from tfserve.training.checkpoints import Checkpoints, State, Stop
 from tfserve.training.examples import Examples
-from tfserve.training.logs import Logs
+from tfserve.training.logs import Logs, numbers
 from tfserve.training.pretrained import Pretrained
 from tfserve.training.processes import Processes
 from tfserve.training.vocabulary import Vocabulary
@@ -42,8 +42,6 @@ EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
 EVAL_STEPS = 500
 BASE_RATE, BASE_WIDTH = 5e-5, 768
 """The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one."""
-
-MINIMISED = ("loss", "mse", "rmse", "mae")
 
 
 class Loop:
@@ -160,6 +158,7 @@ class Loop:
         if self._best_metrics is None and self.is_main:
             self._best_metrics = self._evaluate()
         metrics: dict[str, Any] = self.processes.from_main(self._best_metrics or {})
+        logs.best(metrics, self.state.best_step)
         return metrics
 
     def _train(self, logs: Logs) -> None:
@@ -257,9 +256,8 @@ class Loop:
             "epoch": state.step / self.steps_per_epoch,
             "step": state.step,
         }
-        numbers = {k: round(v, 6) for k, v in entry.items() if isinstance(v, (int, float))}
-        state.history.append(numbers)
-        logs.line(numbers)
+        state.history.append(numbers(entry))
+        logs.line(state.history[-1])
         self._save()
 
     def _evaluate_in_main(self) -> dict[str, Any] | None:

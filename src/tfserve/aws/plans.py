@@ -1,0 +1,62 @@
+"""What a job or an endpoint needs to be told, whichever SDK tells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfserve.codecs import JSON_LINES
+from tfserve.errors import HParamsError
+from tfserve.hparams import HParams, Range
+
+MODEL_ENVIRONMENT = {
+    "SAGEMAKER_PROGRAM": "inference.py",
+    "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+}
+"""The archive's own ``code/``: the SDKs otherwise tell the container that there is no script."""
+
+TRANSFORM = {"strategy": "MultiRecord", "assemble_with": "Line", "accept": JSON_LINES}
+TRANSFORM_INPUT = {"content_type": JSON_LINES, "split_type": "Line"}
+"""Batch Transform as it is fastest and safest: many lines a request, a line out per line in."""
+
+SPOT_WAIT = 2
+"""A Spot job may wait for capacity so many times as long as it may run."""
+
+
+def checked(hparams: Mapping[str, Any]) -> tuple[HParams, dict[str, str]]:
+    """The hyperparameters parsed, and as the strings that a job gets.
+
+    Raises HParamsError for what the job would raise it for, and for a model that the job could not
+    see, before anything is paid for.
+    """
+    hp = HParams.parse(hparams)
+    if Path(hp.model_name).is_dir() and not hp.model_name.startswith("/opt/ml/"):
+        raise HParamsError(
+            "hparams.value",
+            f"model_name: found the folder {hp.model_name} of this machine; expected a hub id, or "
+            "/opt/ml/input/data/model with the folder uploaded and given as the channel `model`",
+        )
+    return hp, {name: _text(value) for name, value in hparams.items() if value is not None}
+
+
+def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dict[str, Range]:
+    """The ranges to search, of all hyperparameters that have one or of those named.
+
+    Raises HParamsError for a name without a range.
+    """
+    known = HParams.ranges()
+    for name in names or ():
+        if name not in known:
+            raise HParamsError(
+                "hparams.value", f"found {name!r}; expected some of {', '.join(known)}"
+            )
+    chosen = {name: known[name] for name in names or known}
+    if names is None and hparams is not None and hparams.max_steps is not None:
+        del chosen["num_train_epochs"]  # which max_steps overrides
+    return chosen
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

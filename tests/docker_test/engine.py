@@ -1,0 +1,152 @@
+"""A container engine and the images that are tested.
+
+The engine that runs already is taken. Where there is none, and ``TFSERVE_TEST_ENGINE=1`` says that
+this machine is there for it (Debian, root), one is installed and started, with a base image made
+of Debian's own packages, so that no registry of images is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from environments import CACHE
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("docker.io", "debootstrap", "iptables")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+BASE, IMAGE = "tfserve-test-base", "tfserve-test"
+
+
+def docker(*arguments: str, **options: object) -> str:
+    """What ``docker …`` prints; a failure shows its errors."""
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return str(done.stdout).strip()
+
+
+def reachable() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def engine() -> Iterator[dict[str, str]]:
+    """The build arguments for a base image on an engine that answers; skips where none can be."""
+    if reachable():
+        yield {}
+        return
+    if os.environ.get("TFSERVE_TEST_ENGINE") != "1":
+        pytest.skip("no container engine answers: start Docker, or see tests/docker_test/README.md")
+    _install()
+    folder = CACHE / "engine"
+    folder.mkdir(parents=True, exist_ok=True)
+    socket = f"unix://{folder}/docker.sock"
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(
+            ["dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec",
+             "--host", socket, "--pidfile", folder / "pid"],
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        end = time.monotonic() + 60
+        while not reachable():
+            assert daemon.poll() is None, (folder / "log").read_text("utf-8")[-3000:]
+            assert time.monotonic() < end, (folder / "log").read_text("utf-8")[-3000:]
+            time.sleep(0.2)
+        _make_base(folder)
+        yield {"BASE_IMAGE": BASE}
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        del os.environ["DOCKER_HOST"]
+
+
+def _install() -> None:
+    wanted = [name for name in ("dockerd", "debootstrap", "iptables") if not shutil.which(name)]
+    if wanted:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+            subprocess.run(["apt-get", "-qq", *command], env=quiet, check=True)
+
+
+def _make_base(folder: Path) -> None:
+    """A Debian with Python, from the mirror that this machine uses itself."""
+    if docker("images", "--quiet", BASE):
+        return
+    root = folder / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    suite = "bookworm"
+    command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates",
+               suite, root, *_mirror()]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    shutil.copyfile(CERTIFICATES, root / "etc/ssl/certs/ca-certificates.crt")
+    packed = subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE)
+    docker("import", "--change", f"ENV PIP_CERT={CERTIFICATES}", "-", BASE, stdin=packed.stdout)
+    assert packed.wait() == 0
+    shutil.rmtree(root)
+
+
+def _mirror() -> list[str]:
+    for file in Path("/etc/apt/sources.list.d").glob("*.sources"):
+        for line in file.read_text("utf-8").splitlines():
+            if line.startswith("URIs:"):
+                return [line.split()[1]]
+    return []
+
+
+@contextmanager
+def wheels() -> Iterator[dict[str, str]]:
+    """The folder that ``PIP_FIND_LINKS`` names, as a build can reach it: by HTTP on loopback."""
+    folder = os.environ.get("PIP_FIND_LINKS", "")
+    if not Path(folder).is_dir() or not folder:
+        yield {name: os.environ[name] for name in ("PIP_FIND_LINKS",) if name in os.environ}
+        return
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"PIP_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/"}
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: object) -> None:
+        """No line per request."""
+
+
+def build(base: dict[str, str]) -> str:
+    """Our own image; its name."""
+    with wheels() as links:
+        passed = {
+            name: os.environ[name]
+            for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+            if os.environ.get(name, "").startswith("http")
+        }
+        arguments = {**passed, **links, **base, "TORCH": _torch()}
+        flags = [part for k, v in arguments.items() for part in ("--build-arg", f"{k}={v}")]
+        docker("build", "--network=host", "--file", "docker/Dockerfile", "--tag", IMAGE, *flags,
+               ".", cwd=ROOT)  # fmt: skip
+    return IMAGE
+
+
+def _torch() -> str:
+    """The torch of this environment, so that one for CPUs stays one."""
+    line = subprocess.run(
+        [sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return f"torch=={line.strip().partition('+')[0]}"

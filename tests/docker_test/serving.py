@@ -1,0 +1,136 @@
+"""Servers that the tests ask: started, waited for, asked over HTTP, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import environment, variables
+
+HERE = Path(__file__).parent
+JSON, LINES = "application/json", "application/jsonlines"
+SECONDS = 180
+"""For a server to load its model."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: any status is an answer."""
+
+    status: int
+    text: str
+    media_type: str
+
+
+def post(
+    url: str, body: bytes | str, content_type: str | None = JSON, accept: str | None = JSON
+) -> Reply:
+    """POST to ``/invocations``."""
+    headers = {"Content-Type": content_type, "Accept": accept}
+    request = urllib.request.Request(
+        f"{url}/invocations",
+        body.encode() if isinstance(body, str) else body,
+        {name: value for name, value in headers.items() if value is not None},
+    )
+    return _open(request)
+
+
+def get(url: str, path: str) -> Reply:
+    return _open(urllib.request.Request(url + path))
+
+
+def _open(request: urllib.request.Request) -> Reply:
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return Reply(answer.status, answer.read().decode(), answer.headers["Content-Type"])
+    except urllib.error.HTTPError as error:
+        return Reply(error.code, error.read().decode(), error.headers["Content-Type"] or "")
+
+
+def free_port() -> int:
+    with socket.socket() as any_free:
+        any_free.bind(("127.0.0.1", 0))
+        port: int = any_free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[str]:
+    """The HuggingFace inference toolkit on MMS, serving ``model``: its URL.
+
+    ``version`` is that of transformers, 4 or 5; ``base`` is a new folder. It is ready when it has
+    answered something: its ``/ping`` is 200 before a model is loaded.
+    """
+    bin_folder = environment(f"inference-{version}")
+    base.mkdir()
+    (base / "model").symlink_to(model)
+    port = free_port()
+    given = variables(
+        bin_folder,
+        SAGEMAKER_BASE_DIR=str(base),
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        SAGEMAKER_MODEL_SERVER_WORKERS="1",
+        PYTHONPATH=str(HERE),
+        TFSERVE_PRECISION="fp32",
+        **settings,
+    )
+    command = ["serve"] if version == "4" else ["python", str(HERE / "toolkit_5.py")]
+    with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
+        yield url
+    # MMS forks a server that outlives the process that started it.
+    subprocess.run(
+        [bin_folder / "multi-model-server", "--stop"], env=given, capture_output=True, check=False
+    )
+
+
+@contextmanager
+def running(command: list[str], given: Mapping[str, str], log: Path, url: str) -> Iterator[str]:
+    """A server in a process group of its own, from its first answer to its end."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=dict(given), stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + SECONDS
+        while not _answers(url):
+            assert process.poll() is None, log.read_text("utf-8", "replace")[-3000:]
+            assert time.monotonic() < end, log.read_text("utf-8", "replace")[-3000:]
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    """Whether a request is answered by the model, or by its failure to load."""
+    try:
+        reply = post(url, json.dumps({"data": []}))
+    except OSError:
+        return False
+    return reply.status not in (404, 503) and "ServiceUnavailable" not in reply.text
+
+
+@contextmanager
+def own_server(model: Path, log: Path, **settings: str) -> Iterator[str]:
+    """``tfserve serve`` of this environment."""
+    port = free_port()
+    command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
+    given = variables(Path(sys.executable).parent, TFSERVE_PRECISION="fp32", **settings)
+    with running(command, given, log, f"http://127.0.0.1:{port}") as url:
+        yield url
