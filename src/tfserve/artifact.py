@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-VENDORED = ("jsonlines", "attrs")
-"""What serving needs beside numpy and tokenizers, which every HuggingFace container has."""
+VENDORED = {"jsonlines": ("jsonlines",), "attrs": ("attr", "attrs")}
+"""What serving needs beside numpy and tokenizers, which every HuggingFace container has: the
+packages, and the modules that they are imported as."""
 
 CONTAINERS_OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 """What a container brings: nothing that we carry or install may replace it."""
@@ -275,14 +277,12 @@ def _without_truncation(file: Path) -> None:
 
 def vendor(folder: Path) -> None:
     """Copy tfserve and the packages that a HuggingFace container lacks into ``folder``."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(Path(__file__).parent, folder / "tfserve", ignore=ignored)
-    for name in VENDORED:
-        for file in distribution(name).files or ():
-            if file.suffix in (".py", ".typed") and ".." not in file.parts:
-                target = folder / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(str(file.locate()), target)
+    # From where they are imported: in a training job they are such copies themselves.
+    modules = ("tfserve", *(name for names in VENDORED.values() for name in names))
+    for name in modules:
+        source = Path(str(import_module(name).__file__)).parent
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi")
+        shutil.copytree(source, folder / name, ignore=ignored)
 
 
 def _write_code(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,16 @@ class Served:
     def parameters(self) -> dict[str, Any]:
         return self.predictor.task.all_scores
 
-    def off(self, answers: list[dict[str, Any]], expected: list[dict[str, Any]]) -> float:
-        """The largest difference of a number; infinite where anything else differs."""
-        assert len(answers) == len(expected)
-        assert [a.get("id") for a in answers] == [e.get("id") for e in expected]
-        return max(map(self.predictor.task.distance, expected, answers))
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference of a number in two JSON values; infinite where else they differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((difference(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max(map(difference, one, other), default=0.0)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other)
+    return 0.0 if one == other else math.inf
 
 
 def records(kind: str) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -59,10 +61,12 @@ def _open(request: urllib.request.Request) -> Reply:
 
 
 def free_port() -> int:
-    with socket.socket() as any_free:
-        any_free.bind(("127.0.0.1", 0))
-        port: int = any_free.getsockname()[1]
-        return port
+    """Below 49152: MMS takes no other."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 @contextmanager
@@ -86,12 +90,12 @@ def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[
         **settings,
     )
     command = ["serve"] if version == "4" else ["python", str(HERE / "toolkit_5.py")]
-    with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
-        yield url
-    # MMS forks a server that outlives the process that started it.
-    subprocess.run(
-        [bin_folder / "multi-model-server", "--stop"], env=given, capture_output=True, check=False
-    )
+    try:
+        with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
+            yield url
+    finally:  # MMS forks a server that outlives the process that started it
+        stop = [bin_folder / "multi-model-server", "--stop"]
+        subprocess.run(stop, env=given, capture_output=True, check=False)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served, answered, hyperparameters, sources
+from conftest import Served, answered, difference, hyperparameters, sources
 from engine import build, docker, engine
 from serving import JSON, LINES, free_port, get, post
 
@@ -167,7 +167,7 @@ def _asks(running: Running, made: Served) -> None:
                 if accept == JSON
                 else [json.loads(line) for line in reply.text.splitlines()]
             )
-            assert made.off(found, expected) < CLOSE
+            assert difference(found, expected) < CLOSE
     parameters = json.loads(get(running.url, "/execution-parameters").text)
     assert parameters["BatchStrategy"] == "MULTI_RECORD"
     user = docker("exec", running.name, "sh", "-c", "grep ^Uid: /proc/1/status")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served
+from conftest import Served, difference
 from serving import JSON, LINES, post, toolkit
 
 CLOSE = 1e-4
@@ -27,10 +27,10 @@ def test_the_inference_toolkit_answers_as_python_does(
     with toolkit(version, served.model, tmp_path / "ml") as url:
         reply = post(url, asked)
         assert (reply.status, reply.media_type) == (200, JSON), reply.text
-        assert served.off(json.loads(reply.text)["predictions"], served.scored) < CLOSE
-        assert served.off(lines(post(url, asked, JSON, LINES).text), served.scored) < CLOSE
+        assert difference(json.loads(reply.text)["predictions"], served.scored) < CLOSE
+        assert difference(lines(post(url, asked, JSON, LINES).text), served.scored) < CLOSE
         for accept in (JSON, LINES):
             reply = post(url, as_lines, LINES, accept)
             assert (reply.status, reply.media_type) == (200, accept), reply.text
             found = lines(reply.text) if accept == LINES else json.loads(reply.text)["predictions"]
-            assert served.off(found, served.answers) < CLOSE
+            assert difference(found, served.answers) < CLOSE

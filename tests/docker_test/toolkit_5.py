@@ -10,11 +10,12 @@ import transformers.file_utils
 
 transformers.file_utils.is_tf_available = lambda: False
 
-if __name__ == "__main__":
-    from sagemaker_huggingface_inference_toolkit import mms_model_server
+from sagemaker_huggingface_inference_toolkit import handler_service, mms_model_server  # noqa: E402
 
+
+class Service(handler_service.HuggingFaceHandlerService):
+    """The toolkit's own, in a module that the server can import."""
+
+
+if __name__ == "__main__":
     mms_model_server.start_model_server(handler_service="toolkit_5")
-else:
-    from sagemaker_huggingface_inference_toolkit.handler_service import (  # noqa: F401
-        HuggingFaceHandlerService,
-    )
