@@ -98,6 +98,13 @@ class HParams:
         "How the learning rate falls after warm-up.",
         choices=("linear", "cosine", "constant_with_warmup", "polynomial"),
     )
+    dropout: float = _hp(
+        0.0,
+        float,
+        "Share of each layer's values that training drops; for many passes, or from scratch.",
+        least=0,
+        most=0.9,
+    )
     max_grad_norm: float = _hp(1.0, float, "Gradient clipping; 0 switches it off.", least=0)
     class_weights: Any = _hp(
         None, dict, "`balanced`, or a JSON object label → weight; for rare labels."

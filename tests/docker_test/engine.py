@@ -95,9 +95,9 @@ def _make_base(folder: Path) -> None:
                suite, root, *_mirror()]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.copyfile(CERTIFICATES, root / "etc/ssl/certs/ca-certificates.crt")
-    packed = subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE)
-    docker("import", "--change", f"ENV PIP_CERT={CERTIFICATES}", "-", BASE, stdin=packed.stdout)
-    assert packed.wait() == 0
+    with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as packed:
+        docker("import", "--change", f"ENV PIP_CERT={CERTIFICATES}", "-", BASE, stdin=packed.stdout)
+    assert packed.returncode == 0
     shutil.rmtree(root)
 
 

@@ -62,7 +62,7 @@ def test_training_writes_what_sagemaker_takes(trained: Path) -> None:
 
 
 def test_a_job_that_is_stopped_goes_on(image: str, tmp_path: Path) -> None:
-    ml = tree(tmp_path, "classif", max_steps=4000, eval_steps=50)
+    ml = tree(tmp_path, "classif", max_steps=600, eval_steps=50)
     name = docker("run", "--detach", "--volume", f"{ml}:/opt/ml", image, "train")
     end = time.monotonic() + 120
     while not list((ml / "checkpoints").glob("checkpoint-*")):

@@ -107,6 +107,7 @@ def test_words_for_none_mean_the_default(name: str, default: Any, word: Any) -> 
         ("learning_rate", "5e-5x", "a number"),
         ("warmup_ratio", "-0.1", "at least 0"),
         ("warmup_ratio", "1.1", "at most 1"),
+        ("dropout", "1", "at most 0.9"),
         ("per_device_train_batch_size", "0", "at least 1"),
         ("max_length", "7", "at least 8"),
         ("seed", "-1", "at least 0"),
@@ -251,6 +252,7 @@ def hyperparameters(draw: st.DrawFn) -> HParams:
         gradient_accumulation_steps=draw(counts),
         learning_rate=draw(st.none() | st.floats(0, 1, exclude_min=True)),
         warmup_ratio=draw(st.floats(0, 1)),
+        dropout=draw(st.floats(0, 0.9)),
         weight_decay=draw(st.floats(0, 1)),
         lr_scheduler_type=draw(
             st.sampled_from(["linear", "cosine", "constant_with_warmup", "polynomial"])

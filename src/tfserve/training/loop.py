@@ -84,7 +84,7 @@ class Loop:
         self.device, on_cpu = self.processes.device, self.processes.device.type == "cpu"
 
         transformers.set_seed(hp.seed)
-        model = pretrained.model(task, use_bbox=hp.use_bbox)
+        model = pretrained.model(task, use_bbox=hp.use_bbox, dropout=hp.dropout)
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
         self.vocabulary = Vocabulary(model, occurring, self.pad_id)
         self.encoder_parameters = list(model.base_model.parameters())

@@ -109,13 +109,21 @@ class Pretrained:
             )
         return max_length or available
 
-    def model(self, task: Task, *, use_bbox: bool) -> Any:
-        """The encoder with a fresh head for ``task``, in fp32 and without dropout.
+    def model(self, task: Task, *, use_bbox: bool, dropout: float = 0.0) -> Any:
+        """The encoder with a fresh head for ``task``, in fp32.
+
+        ``dropout`` is that of the layers' outputs; attention weights have none, because with it
+        torch leaves its fused attention on CPUs (docs/performance.md).
 
         Raises ModelError when the weights cannot be loaded, when the tokenizer knows more tokens
         than the model, or when boxes are asked of a model that takes none.
         """
         names = dict(enumerate(task.labels))
+        rates = {
+            name: 0.0 if "attention" in name or "attn" in name else dropout
+            for name, rate in self.config.items()
+            if "dropout" in name and isinstance(rate, float)
+        }
         model = load_pretrained(
             task.auto_model,
             self.folder,
@@ -124,11 +132,7 @@ class Pretrained:
             label2id={name: i for i, name in names.items()},
             problem_type=task.problem_type,
             ignore_mismatched_sizes=True,
-            **{
-                name: 0.0
-                for name, rate in self.config.items()
-                if "dropout" in name and isinstance(rate, float)
-            },
+            **rates,
         ).float()
         if use_bbox and "bbox" not in inspect.signature(model.forward).parameters:
             raise ModelError(
