@@ -1,6 +1,6 @@
 """A container engine and the images that are tested.
 
-The engine that runs already is taken. Where there is none, and ``TFSERVE_TEST_ENGINE=1`` says that
+The engine that runs already is taken. Where there is none, and ``CONTAINER_TESTS_ENGINE=1`` says that
 this machine is there for it (Debian, root), one is installed and started, with a base image made
 of Debian's own packages, so that no registry of images is needed.
 """
@@ -49,7 +49,7 @@ def engine() -> Iterator[dict[str, str]]:
     if reachable():
         yield {}
         return
-    if os.environ.get("TFSERVE_TEST_ENGINE") != "1":
+    if os.environ.get("CONTAINER_TESTS_ENGINE") != "1":
         pytest.skip("no container engine answers: start Docker, or see tests/docker_test/README.md")
     _install()
     folder = CACHE / "engine"

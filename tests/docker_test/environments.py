@@ -1,6 +1,6 @@
 """Environments with the packages of SageMaker's containers and SDKs, made once and kept.
 
-They lie under ``TFSERVE_TEST_CACHE`` (default ``~/.cache/tfserve-tests``), each named by a digest
+They lie under ``CONTAINER_TESTS_CACHE`` (default ``~/.cache/tfserve-tests``), each named by a digest
 of its requirements, so that a change of those makes another.
 """
 
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent / "environments"
-CACHE = Path(os.environ.get("TFSERVE_TEST_CACHE", "~/.cache/tfserve-tests")).expanduser()
+CACHE = Path(os.environ.get("CONTAINER_TESTS_CACHE", "~/.cache/tfserve-tests")).expanduser()
 
 
 def environment(name: str) -> Path:

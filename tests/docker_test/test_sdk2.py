@@ -62,7 +62,8 @@ def test_a_tuning_job_that_learns_from_another(aws: Cloud) -> None:
 job = sdk2.estimator(hparams, role=role, instance_type="ml.g5.xlarge", transformers_version="4.49")
 names = []
 for parents in ([], names):
-    tuning = sdk2.tuner(job, max_jobs=4, warm_start_from=parents, search=None if parents else
+    tuning = sdk2.tuner(job, max_jobs=4, warm_start_from=parents,
+                        base_tuning_job_name=f"tuning-{{len(names)}}", search=None if parents else
                         ["learning_rate", "per_device_train_batch_size", "num_train_epochs"])
     tuning.fit({{"train": "s3://{BUCKET}/train"}}, wait=False)
     names.append(tuning.latest_tuning_job.name)

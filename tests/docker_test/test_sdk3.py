@@ -44,7 +44,7 @@ print(json.dumps([job._latest_training_job.training_job_name, definitions]))
     assert "huggingface-pytorch-training:2.9.0-transformers5.3.0-gpu" in image
     values = found["HyperParameters"]
     assert "'" not in "".join(values.values())
-    assert json.loads(json.loads(values["class_weights"])) == {"it's rare": 3.0}
+    assert json.loads(values["class_weights"]) == {"it's rare": 3.0}
     channels = {channel["ChannelName"] for channel in found["InputDataConfig"]}
     assert channels >= {"train", "code"}
 
@@ -69,6 +69,13 @@ print(json.dumps(tuning.latest_tuning_job.hyper_parameter_tuning_job_name))
 
 
 def test_a_batch_transform_job(aws: Cloud) -> None:
+    container = {"Image": "tfserve", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"}
+    aws.client("sagemaker").create_model(
+        ModelName="tickets",
+        PrimaryContainer=container,
+        ExecutionRoleArn=ROLE,
+        VpcConfig={"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},  # the SDK wants one
+    )
     name = aws.run("3", START + f"""
 job = sdk3.batch_transform("tickets", "s3://{BUCKET}/in", "s3://{BUCKET}/out",
                            instance_type="ml.m5.xlarge", wait=False)

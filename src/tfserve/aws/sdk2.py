@@ -21,7 +21,7 @@ from tfserve.aws import plans
 from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
-from tfserve.errors import missing_extra
+from tfserve.errors import InstallError
 from tfserve.hparams import HParams, Range
 from tfserve.job import decoded
 
@@ -34,7 +34,10 @@ try:
     from sagemaker.transformer import Transformer
     from sagemaker.tuner import HyperparameterTuner, WarmStartConfig, WarmStartTypes
 except ImportError:
-    raise missing_extra("sagemaker<3", "sagemaker") from None
+    raise InstallError(
+        "install.missing_sdk",
+        "this needs version 2 of the SageMaker Python SDK: pip install 'sagemaker<3'",
+    ) from None
 
 
 def estimator(

@@ -22,7 +22,7 @@ from tfserve.aws import plans
 from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
-from tfserve.errors import HParamsError, missing_extra
+from tfserve.errors import HParamsError, InstallError
 from tfserve.hparams import HParams, Range
 
 try:
@@ -40,7 +40,10 @@ try:
     from sagemaker.train.distributed import Torchrun
     from sagemaker.train.tuner import HyperparameterTuner
 except ImportError:
-    raise missing_extra("sagemaker>=3.27", "sagemaker") from None
+    raise InstallError(
+        "install.missing_sdk",
+        "this needs version 3 of the SageMaker Python SDK: pip install 'sagemaker>=3.27'",
+    ) from None
 
 
 def trainer(
