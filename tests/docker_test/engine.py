@@ -1,8 +1,8 @@
 """A container engine and the images that are tested.
 
-The engine that runs already is taken. Where there is none, and ``CONTAINER_TESTS_ENGINE=1`` says that
-this machine is there for it (Debian, root), one is installed and started, with a base image made
-of Debian's own packages, so that no registry of images is needed.
+The engine that runs already is taken. Where there is none, and ``CONTAINER_TESTS_ENGINE=1`` says
+that this machine is there for it (Debian, root), one is installed and started, with a base image
+made of Debian's own packages, so that no registry of images is needed.
 """
 
 from __future__ import annotations

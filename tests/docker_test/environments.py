@@ -1,7 +1,7 @@
 """Environments with the packages of SageMaker's containers and SDKs, made once and kept.
 
-They lie under ``CONTAINER_TESTS_CACHE`` (default ``~/.cache/tfserve-tests``), each named by a digest
-of its requirements, so that a change of those makes another.
+They lie under ``CONTAINER_TESTS_CACHE`` (default ``~/.cache/tfserve-tests``), each named by a
+digest of its requirements, so that a change of those makes another.
 """
 
 from __future__ import annotations
