@@ -197,6 +197,8 @@ def save(
             write_weights(staging)
             for name, source in tokenizer_files.items():
                 shutil.copyfile(source, staging / name)
+            for file in staging.iterdir():  # safetensors writes for the owner alone, servers read
+                file.chmod(0o644)
             _without_truncation(staging / "tokenizer.json")
             files = {
                 file.name: sha256(file) for file in sorted(staging.iterdir()) if file.is_file()

@@ -215,6 +215,11 @@ def test_the_model_directory_holds_the_model_and_nothing_else(learned: Learned) 
     assert needed <= found <= needed | set(TOKENIZER_FILES)
 
 
+def test_other_users_can_read_the_model(learned: Learned) -> None:
+    modes = {file.name: file.stat().st_mode & 0o777 for file in learned.model.glob("*.*")}
+    assert modes["model.safetensors"] == 0o644
+
+
 def test_checkpoints_of_its_own_are_removed_when_training_has_finished(learned: Learned) -> None:
     found = {path.name for path in learned.output.iterdir()}
     assert found == {"metrics.json", "test_predictions.jsonl", "tensorboard"}
