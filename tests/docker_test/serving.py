@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -101,9 +100,9 @@ def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[
 @contextmanager
 def running(command: list[str], given: Mapping[str, str], log: Path, url: str) -> Iterator[str]:
     """A server in a process group of its own, from its first answer to its end."""
-    with log.open("wb") as out:
+    with log.open("wb") as out:  # servers write logs of their own into their current folder
         process = subprocess.Popen(
-            command, env=dict(given), stdout=out, stderr=out, start_new_session=True
+            command, env=dict(given), cwd=log.parent, stdout=out, stderr=out, start_new_session=True
         )
     try:
         end = time.monotonic() + SECONDS
@@ -128,13 +127,3 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return reply.status not in (404, 503) and "ServiceUnavailable" not in reply.text
-
-
-@contextmanager
-def own_server(model: Path, log: Path, **settings: str) -> Iterator[str]:
-    """``tfserve serve`` of this environment."""
-    port = free_port()
-    command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
-    given = variables(Path(sys.executable).parent, TFSERVE_PRECISION="fp32", **settings)
-    with running(command, given, log, f"http://127.0.0.1:{port}") as url:
-        yield url
