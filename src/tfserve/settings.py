@@ -19,7 +19,7 @@ from typing import Any
 
 from tfserve.engines import PRECISIONS
 from tfserve.errors import SettingsError, TooLargeError
-from tfserve.tasks.base import RULES
+from tfserve.tasks.base import RULES, is_count
 
 PREFIX = "TFSERVE_"
 
@@ -76,15 +76,11 @@ class Settings:
             )
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 _RULES = {
     **RULES,
     "precision": (lambda v: v in PRECISIONS, ", ".join(PRECISIONS)),
-    "max_body_mb": (_whole, "a whole number above 0"),
-    "max_records": (_whole, "a whole number above 0"),
+    "max_body_mb": (is_count, "a whole number above 0"),
+    "max_records": (is_count, "a whole number above 0"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "unit_tests"))  # for the tiny models
 
 import tiny  # noqa: E402
+from cloud import Cloud, cloud  # noqa: E402
 
 import tfserve  # noqa: E402
 from tfserve.predictor import Predictor  # noqa: E402
@@ -93,6 +95,13 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     hparams = hyperparameters(kind, pretrained)
     tfserve.train(hparams, train_dir=data, model_dir=folder / "model")
     return answered(kind, folder / "model")
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A stand-in for AWS."""
+    with cloud(tmp_path_factory.mktemp("cloud")) as found:
+        yield found
 
 
 def answered(kind: str, model: Path) -> Served:

@@ -12,11 +12,11 @@ import http.server
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -136,17 +136,10 @@ def build(base: dict[str, str]) -> str:
             for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
             if os.environ.get(name, "").startswith("http")
         }
-        arguments = {**passed, **links, **base, "TORCH": _torch()}
+        # The torch of this environment, so that one for CPUs stays one.
+        torch = f"torch=={version('torch').partition('+')[0]}"
+        arguments = {**passed, **links, **base, "TORCH": torch}
         flags = [part for k, v in arguments.items() for part in ("--build-arg", f"{k}={v}")]
         docker("build", "--network=host", "--file", "docker/Dockerfile", "--tag", IMAGE, *flags,
                ".", cwd=ROOT)  # fmt: skip
     return IMAGE
-
-
-def _torch() -> str:
-    """The torch of this environment, so that one for CPUs stays one."""
-    line = subprocess.run(
-        [sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    return f"torch=={line.strip().partition('+')[0]}"

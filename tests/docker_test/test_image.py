@@ -72,9 +72,6 @@ def test_a_job_that_is_stopped_goes_on(image: str, tmp_path: Path) -> None:
     assert int(docker("inspect", "--format", "{{.State.ExitCode}}", name)) == 143
     docker("rm", name)
     assert not (ml / "model" / "tfserve.json").exists()
-    file = ml / "input" / "config" / "hyperparameters.json"
-    before = {path.name for path in (ml / "checkpoints").iterdir()}
-    assert before and file.is_file()
     status, log = train(image, ml)
     assert status == 0, log
     first = next(line for line in log.splitlines() if line.startswith("{'loss'"))
@@ -172,7 +169,7 @@ def _asks(running: Running, made: Served) -> None:
     assert parameters["BatchStrategy"] == "MULTI_RECORD"
     user = docker("exec", running.name, "sh", "-c", "grep ^Uid: /proc/1/status")
     assert user.split()[1:] == ["990"] * 4
-    assert docker("exec", running.name, "healthy") is not None
+    docker("exec", running.name, "healthy")  # fails where it is not
     assert running.stop() == 0
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-import pytest
-from cloud import BUCKET, ROLE, Cloud, cloud
+from cloud import BUCKET, ROLE, Cloud
 
 from tfserve.aws.metrics import metric_definitions
 
@@ -17,12 +15,6 @@ import json
 from tfserve.aws import sdk3
 hparams, role = {HPARAMS!r}, {ROLE!r}
 """
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as found:
-        yield found
 
 
 def test_a_training_job(aws: Cloud) -> None:

@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
+from tfserve.aws import boto3_client
 from tfserve.codecs import JSON, dumps
-from tfserve.errors import EndpointError, TooLargeError, missing_extra
+from tfserve.errors import EndpointError, TooLargeError
 
 MAX_BYTES = 5_000_000
 """Of a request: real-time endpoints take 6 MB, the HuggingFace containers a little more."""
@@ -59,7 +60,8 @@ def predict(
         The endpoint does not exist, refuses the request, or stays busy after eight attempts with
         growing, random pauses.
     """
-    client = client or _client()
+    # Retries are made here, where a request can be split.
+    client = client or boto3_client("sagemaker-runtime", retries={"total_max_attempts": 1})
     given = {"on_error": "record", **(parameters or {})}
     requests = list(_requests(records, given, max_bytes, max_records))
     with ThreadPoolExecutor(workers, "tfserve-client") as pool:
@@ -151,13 +153,3 @@ def _problem(endpoint_name: str, response: Mapping[str, Any]) -> EndpointError:
             break
     problem.busy = status >= 500 or status == 429
     return problem
-
-
-def _client() -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise missing_extra("boto3", "sagemaker") from None
-    # Retries are made here, where a request can be split.
-    return boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))

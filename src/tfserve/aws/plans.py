@@ -58,5 +58,19 @@ def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dic
     return chosen
 
 
+def parameters(kinds: Any, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """The ranges as a tuning job takes them; ``kinds`` is the SDK's module ``parameter``."""
+    made: dict[str, Any] = {}
+    for name, r in ranges.items():
+        whole = isinstance(r.low, int) and isinstance(r.high, int)
+        number = kinds.IntegerParameter if whole else kinds.ContinuousParameter
+        made[name] = (
+            kinds.CategoricalParameter(list(r.choices))
+            if r.choices
+            else number(r.low, r.high, "Logarithmic" if r.log else "Auto")
+        )
+    return made
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

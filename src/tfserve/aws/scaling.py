@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfserve.errors import missing_extra
+from tfserve.aws import boto3_client
 
-NAMESPACE, DIMENSION = "sagemaker", "sagemaker:variant:DesiredInstanceCount"
+SERVICE, NAMESPACE = "application-autoscaling", "sagemaker"
+DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 OUT_SECONDS, IN_SECONDS = 60, 300
 """Pauses after adding instances and after taking some away: load comes faster than it goes."""
 
@@ -27,7 +28,7 @@ def autoscale(
     """
     metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
     _follow(
-        client or _client(),
+        client or boto3_client(SERVICE),
         f"endpoint/{endpoint_name}/variant/{variant}",
         (min_instances, max_instances),
         {"TargetValue": invocations_per_minute, "PredefinedMetricSpecification": metric},
@@ -48,7 +49,7 @@ def autoscale_async(
     When all instances are gone there are none to divide the backlog by: the first is brought back
     by an alarm on ``HasBacklogWithoutCapacity``, named after the endpoint.
     """
-    client, cloudwatch = client or _client(), cloudwatch or _client("cloudwatch")
+    client, cloudwatch = client or boto3_client(SERVICE), cloudwatch or boto3_client("cloudwatch")
     resource = f"endpoint/{endpoint_name}/variant/{variant}"
     metric = {
         "MetricName": "ApproximateBacklogSizePerInstance",
@@ -105,11 +106,3 @@ def _follow(client: Any, resource: str, bounds: tuple[int, int], target: dict[st
         PolicyType="TargetTrackingScaling",
         TargetTrackingScalingPolicyConfiguration={**target, **cooldown},
     )
-
-
-def _client(service: str = "application-autoscaling") -> Any:
-    try:
-        import boto3
-    except ImportError:
-        raise missing_extra("boto3", "sagemaker") from None
-    return boto3.client(service)

@@ -22,14 +22,13 @@ from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
 from tfserve.errors import InstallError
-from tfserve.hparams import HParams, Range
+from tfserve.hparams import HParams
 from tfserve.job import decoded
 
 try:
-    from sagemaker import image_uris
+    from sagemaker import image_uris, parameter
     from sagemaker.async_inference import AsyncInferenceConfig
     from sagemaker.huggingface import HuggingFace, HuggingFaceModel
-    from sagemaker.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
     from sagemaker.serverless import ServerlessInferenceConfig
     from sagemaker.transformer import Transformer
     from sagemaker.tuner import HyperparameterTuner, WarmStartConfig, WarmStartTypes
@@ -116,7 +115,7 @@ def tuner(
     return HyperparameterTuner(
         training,
         name,
-        {name: _parameter(r) for name, r in plans.searched(search, hp).items()},
+        plans.parameters(parameter, plans.searched(search, hp)),
         metric_definitions(hp.task_name),
         objective_type=direction,
         max_jobs=max_jobs,
@@ -217,12 +216,3 @@ def batch_transform(
     )
     job.transform(data, wait=wait, logs=wait, **plans.TRANSFORM_INPUT, **more)
     return job
-
-
-def _parameter(r: Range) -> Any:
-    scale = "Logarithmic" if r.log else "Auto"
-    if r.choices:
-        return CategoricalParameter(list(r.choices))
-    if isinstance(r.low, int) and isinstance(r.high, int):
-        return IntegerParameter(r.low, r.high, scale)
-    return ContinuousParameter(r.low, r.high, scale)

@@ -23,16 +23,11 @@ from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
 from tfserve.errors import HParamsError, InstallError
-from tfserve.hparams import HParams, Range
+from tfserve.hparams import HParams
 
 try:
     import boto3
-    from sagemaker.core import image_uris, shapes
-    from sagemaker.core.parameter import (
-        CategoricalParameter,
-        ContinuousParameter,
-        IntegerParameter,
-    )
+    from sagemaker.core import image_uris, parameter, shapes
     from sagemaker.core.training.configs import Compute, InputData, SourceCode
     from sagemaker.core.transformer import Transformer
     from sagemaker.serve import ModelBuilder
@@ -141,7 +136,7 @@ def tuner(
     return HyperparameterTuner(
         training,
         name,
-        {name: _parameter(r) for name, r in plans.searched(search, hp).items()},
+        plans.parameters(parameter, plans.searched(search, hp)),
         metric_definitions(hp.task_name),
         objective_type=direction,
         max_jobs=max_jobs,
@@ -227,12 +222,3 @@ def _quotable(name: str, value: str) -> str:
     raise HParamsError(
         "hparams.value", f"{name}: found an apostrophe; expected none, version 3 of the SDK breaks"
     )
-
-
-def _parameter(r: Range) -> Any:
-    scale = "Logarithmic" if r.log else "Auto"
-    if r.choices:
-        return CategoricalParameter(list(r.choices))
-    if isinstance(r.low, int) and isinstance(r.high, int):
-        return IntegerParameter(r.low, r.high, scale)
-    return ContinuousParameter(r.low, r.high, scale)

@@ -130,8 +130,8 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
 def _cpu_gains_by_bf16() -> bool:
     """Whether this CPU multiplies matrices in bf16 clearly faster than in fp32.
 
-    Measured, because a processor's flags do not tell: with AVX512-BF16 an AMD EPYC takes half the
-    time of fp32, an Intel Xeon without AMX takes twice that time.
+    Measured, because a processor's flags do not tell: with AVX512-BF16 an AMD EPYC gains by it,
+    while an Intel Xeon without AMX loses.
     """
 
     def seconds(dtype: torch.dtype) -> float:

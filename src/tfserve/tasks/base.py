@@ -75,17 +75,19 @@ class Parameters:
         return cls(**{name: value for name, value in raw.items() if value is not None})
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "top_k": (lambda v: v is None or (_whole(v) and v >= 1), "a whole number of at least 1"),
+    "top_k": (lambda v: v is None or is_count(v), "a whole number of at least 1"),
     "scores": (lambda v: isinstance(v, bool), "true or false"),
-    "threshold": (
-        lambda v: v is None or ((_whole(v) or isinstance(v, float)) and 0 <= v <= 1),
-        "a number from 0 to 1",
-    ),
+    "threshold": (lambda v: v is None or _is_share(v), "a number from 0 to 1"),
     "on_error": (lambda v: v in ("raise", "record"), "raise or record"),
 }
 """Parameter → whether a value is one of its, and what is expected."""
