@@ -22,8 +22,9 @@ import tfserve
 from tfserve.artifact import TOKENIZER_FILES
 from tfserve.errors import DataError, HParamsError, ModelError, StorageError, TfserveError
 from tfserve.tasks import get
-from tfserve.training import train
+from tfserve.training import loop, train
 from tfserve.training.pretrained import Pretrained
+from tfserve.training.processes import Processes
 
 LOGGED = {"loss", "learning_rate", "samples_per_second", "eval_loss", "epoch", "step"}
 TASKS = ("classif", "multilabel-classif", "ner", "regression")
@@ -747,3 +748,39 @@ def test_a_model_in_training_answers_the_same_twice_unless_dropout_is_asked(
         assert np.array_equal(once, again) == (dropout == 0.0)
         attention = [v for k, v in model.config.to_dict().items() if k.startswith("attention_")]
         assert not any(isinstance(rate, float) and rate for rate in attention)
+
+
+def test_a_dropout_that_a_config_writes_as_an_integer_is_set_too(tmp_path: Path) -> None:
+    rates = {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+    source = Pretrained.find(str(tiny.model(tmp_path / "encoder", **rates)))
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text("utf-8"))
+    assert type(config["hidden_dropout_prob"]) is int
+    model = source.model(get("classif").fit(["a", "b"]), use_bbox=False, dropout=0.5)
+    assert model.config.hidden_dropout_prob == 0.5
+    assert model.config.attention_probs_dropout_prob == 0
+
+
+def test_the_scale_of_losses_in_fp16_is_resumed(
+    encoder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scaled(Processes):
+        """As accelerate sets fp16 up on a GPU: here the scale doubles with every step."""
+
+        def __init__(self, precision: str) -> None:
+            super().__init__(precision)
+            scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+            self.accelerator.scaler = scaler
+
+    def scale(step: int) -> float:
+        state = tmp_path / "checkpoints" / f"checkpoint-{step}" / "state.json"
+        return float(json.loads(state.read_text("utf-8"))["content"]["loss_scale"]["scale"])
+
+    monkeypatch.setattr(loop, "Processes", Scaled)
+    hp = {"max_steps": 4, "save_steps": 1, "eval_steps": 4}
+    run(encoder, data, tmp_path, **hp)
+    assert (scale(3), scale(4)) == (8 * 2**3, 8 * 2**4)
+    first = weights(tmp_path / "model")
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
+    run(encoder, data, tmp_path, **hp)
+    assert scale(4) == 8 * 2**4
+    assert same(weights(tmp_path / "model"), first)

@@ -43,6 +43,7 @@ class State:
     waiting : evaluations since the best
     history : what was logged at each evaluation
     line : loss, learning rate and speed since the last evaluation, for its line in the log
+    loss_scale : of fp16
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class State:
     waiting: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     line: dict[str, float] = field(default_factory=dict)
+    loss_scale: dict[str, float] = field(default_factory=dict)
 
 
 class Checkpoints:

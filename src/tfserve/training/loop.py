@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,8 +92,8 @@ class Loop:
         # torch 2.3 has no fused AdamW on CPUs.
         fused = not on_cpu or torch.__version__ >= "2.4"
         groups = _groups(model, hp.weight_decay)
-        rate = hp.learning_rate or BASE_RATE * BASE_WIDTH / model.config.hidden_size
-        optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+        self.learning_rate = hp.learning_rate or BASE_RATE * BASE_WIDTH / model.config.hidden_size
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
@@ -105,12 +106,7 @@ class Loop:
         self.divisor = (counted or 1.0) / self.steps_per_epoch
         self.total = hp.max_steps or math.ceil(self.epochs * self.steps_per_epoch)
         self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
-        self.schedule = transformers.get_scheduler(
-            hp.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=round(hp.warmup_ratio * self.total),
-            num_training_steps=self.total,
-        )
+        self.schedule = _schedule(hp, self.learning_rate, self.total)
         rows = hp.per_device_eval_batch_size * 128
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
         engine.budget = min(engine.budget, rows) if on_cpu else rows
@@ -141,9 +137,8 @@ class Loop:
         if self.is_main:
             self.state = self.checkpoints.resume(model, self.plain_optimizer)
         self.state = self.processes.from_main(self.state)
+        self.processes.put_loss_scale(self.state.loss_scale)
         self.processes.share(model, self.plain_optimizer)
-        for _ in range(self.state.step):
-            self.schedule.step()
         logs = Logs(
             self.tensorboard_dir, total=self.total, start=self.state.step, is_main=self.is_main
         )
@@ -172,8 +167,8 @@ class Loop:
                 epoch = state.step // self.steps_per_epoch
                 groups = self._epoch(epoch)
             group = groups[state.step % self.steps_per_epoch]
-            rate = self.schedule.get_last_lr()[0]
-            losses.append(self._step(group))
+            rate = self.learning_rate * self.schedule(state.step)
+            losses.append(self._step(group, rate))
             rows += sum(len(batch) for batch in group)
             state.step += 1
             logs.bar.update()
@@ -203,7 +198,7 @@ class Loop:
         size = self.hp.gradient_accumulation_steps
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
-    def _step(self, group: list[Array]) -> Any:
+    def _step(self, group: list[Array], rate: float) -> Any:
         """One optimizer step over the batches of ``group``; its mean loss, detached."""
         step, hp, world, rank = self.state.step, self.hp, self.processes.world, self.processes.rank
         self.model.train()
@@ -229,9 +224,10 @@ class Loop:
             total += loss.detach()
         if hp.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), hp.max_grad_norm)
+        for parameters in self.plain_optimizer.param_groups:
+            parameters["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.schedule.step()
         return total
 
     def _evaluate_and_save(self, logs: Logs) -> None:
@@ -288,6 +284,7 @@ class Loop:
         return [-value if self.metric in MINIMISED else value, -metrics["loss"]]
 
     def _save(self) -> None:
+        self.state.loss_scale = self.processes.loss_scale()
         if self.is_main:
             model = self.accelerator.unwrap_model(self.model)
             self.checkpoints.save(self.state, model, self.plain_optimizer)
@@ -341,6 +338,18 @@ class Loop:
 def _raw(record: Record) -> dict[str, Any]:
     raw: dict[str, Any] = {"text": record.text} if record.given is None else {"words": record.given}
     return raw if record.bbox is None else {**raw, "bbox": record.bbox.tolist()}
+
+
+def _schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
+    """The share of ``rate`` at each step, from transformers' schedule of that name."""
+    scheduler = transformers.get_scheduler(
+        hp.lr_scheduler_type,
+        torch.optim.SGD([torch.zeros(1)], lr=rate),
+        num_warmup_steps=round(hp.warmup_ratio * total),
+        num_training_steps=total,
+    )
+    schedule: Callable[[int], float] = scheduler.lr_lambdas[0]
+    return schedule
 
 
 def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:

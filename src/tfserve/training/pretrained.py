@@ -122,7 +122,7 @@ class Pretrained:
         rates = {
             name: 0.0 if "attention" in name or "attn" in name else dropout
             for name, rate in self.config.items()
-            if "dropout" in name and isinstance(rate, float)
+            if "dropout" in name and isinstance(rate, (int, float)) and not isinstance(rate, bool)
         }
         model = load_pretrained(
             task.auto_model,

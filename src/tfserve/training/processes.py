@@ -89,6 +89,16 @@ class Processes:
         if not self.is_main and received:
             put_optimizer_state(optimizer, received)
 
+    def loss_scale(self) -> dict[str, float]:
+        """Where the scaling of losses in fp16 stands; empty in other precisions."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def put_loss_scale(self, scale: dict[str, float]) -> None:
+        """Go on from what ``loss_scale`` gave."""
+        if scale and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scale)
+
     def close(self) -> None:
         """Leave the group, when all is done."""
         self.accelerator.end_training()
