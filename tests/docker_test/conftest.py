@@ -1,11 +1,9 @@
-"""The five kinds of models that every surface must serve alike, and what they are asked."""
+"""The kinds of models that every surface must serve alike, what they are asked, and stand-ins."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +14,22 @@ sys.path.insert(0, str(HERE.parent / "unit_tests"))  # for the tiny models
 
 import tiny  # noqa: E402
 from cloud import Cloud, cloud  # noqa: E402
+from conformance import KINDS, Served, conformance  # noqa: E402
+from engine import engine, own_image, stand_in  # noqa: E402
 
 import tfserve  # noqa: E402
-from tfserve.predictor import Predictor  # noqa: E402
-
-KINDS = ("classif", "multilabel-classif", "ner", "regression", "boxed ner")
+from tfserve.aws.source import requirements  # noqa: E402
 
 
-@dataclass(frozen=True)
-class Served:
-    """A model that was trained here, records for it and their answers in Python.
-
-    Attributes
-    ----------
-    answers : to ``records`` without parameters
-    scored : the same with all scores that the task has
-    """
-
-    kind: str
-    model: Path
-    predictor: Predictor
-    records: list[dict[str, Any]]
-    answers: list[dict[str, Any]]
-    scored: list[dict[str, Any]]
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self.predictor.task.all_scores
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--conformance", type=Path, help="write the table of surfaces into this file")
 
 
-def difference(one: Any, other: Any) -> float:
-    """The largest difference of a number in two JSON values; infinite where else they differ."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((difference(one[key], other[key]) for key in one), default=0.0)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return max(map(difference, one, other), default=0.0)
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other)
-    return 0.0 if one == other else math.inf
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.section("the largest difference from Python's answers")
+    terminalreporter.write(conformance.table())
+    if file := config.getoption("--conformance"):
+        conformance.write(file)
 
 
 def records(kind: str) -> list[dict[str, Any]]:
@@ -87,6 +63,11 @@ def sources(kind: str, folder: Path) -> tuple[Path, Path]:
     )
 
 
+def answered(kind: str, model: Path) -> Served:
+    """A model directory with the answers that this Python gives."""
+    return Served.load(kind, model, records(kind))
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
     kind = request.param
@@ -97,21 +78,34 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return answered(kind, folder / "model")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A stand-in for AWS."""
     with cloud(tmp_path_factory.mktemp("cloud")) as found:
         yield found
 
 
-def answered(kind: str, model: Path) -> Served:
-    """A model directory with the answers that this Python gives."""
-    predictor, asked = tfserve.load(model, precision="fp32"), records(kind)
-    return Served(
-        kind,
-        model,
-        predictor,
-        asked,
-        predictor.predict(asked),
-        predictor.predict(asked, predictor.task.all_scores),
-    )
+@pytest.fixture(scope="session")
+def base() -> Iterator[dict[str, str]]:
+    """Build arguments for images on the engine."""
+    with engine() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def image(base: dict[str, str]) -> str:
+    """Our own image."""
+    return own_image(base)
+
+
+@pytest.fixture(scope="session")
+def inference_image(base: dict[str, str]) -> str:
+    """Stands in for the HuggingFace inference image with transformers 4."""
+    return stand_in("inference-4", base, "default-jre-headless")
+
+
+@pytest.fixture(scope="session")
+def training_image(base: dict[str, str]) -> str:
+    """Stands in for the HuggingFace training image with transformers 4."""
+    compiler = "gcc g++ libc6-dev python3-dev"
+    return stand_in("training-4", base, compiler, more=" ".join(requirements()))

@@ -1,8 +1,8 @@
 """A container engine and the images that are tested.
 
-The engine that runs already is taken. Where there is none, and ``CONTAINER_TESTS_ENGINE=1`` says
-that this machine is there for it (Debian, root), one is installed and started, with a base image
-made of Debian's own packages, so that no registry of images is needed.
+The engine that runs already is taken. Where there is none, one is installed and started on a
+machine that is there for it (``machine.py``), with a base image made of Debian's own packages, so
+that no registry of images is needed.
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from environments import CACHE
+from environments import CACHE, REQUIREMENTS
+from machine import INSTALL, need
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("docker.io", "debootstrap", "iptables")
+ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-BASE, IMAGE = "tfserve-test-base", "tfserve-test"
+BASE = "tfserve-test-base"
+PORT = 28_417
+"""Always the same, because a build argument that changes spoils the cache of layers."""
+
+LONGEST = 1200
+"""Seconds of a build, or of a container that hangs."""
 
 
 def docker(*arguments: str, **options: object) -> str:
     """What ``docker …`` prints; a failure shows its errors."""
     done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, check=False, **options
-    )
+        ["docker", *arguments],
+        capture_output=True, text=True, check=False, timeout=LONGEST, **options,
+    )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return str(done.stdout).strip()
 
@@ -49,9 +55,9 @@ def engine() -> Iterator[dict[str, str]]:
     if reachable():
         yield {}
         return
-    if os.environ.get("CONTAINER_TESTS_ENGINE") != "1":
+    if not INSTALL:
         pytest.skip("no container engine answers: start Docker, or see tests/docker_test/README.md")
-    _install()
+    need("dockerd", "debootstrap", "iptables")
     folder = CACHE / "engine"
     folder.mkdir(parents=True, exist_ok=True)
     socket = f"unix://{folder}/docker.sock"
@@ -74,14 +80,6 @@ def engine() -> Iterator[dict[str, str]]:
         daemon.terminate()
         daemon.wait(60)
         del os.environ["DOCKER_HOST"]
-
-
-def _install() -> None:
-    wanted = [name for name in ("dockerd", "debootstrap", "iptables") if not shutil.which(name)]
-    if wanted:
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            subprocess.run(["apt-get", "-qq", *command], env=quiet, check=True)
 
 
 def _make_base(folder: Path) -> None:
@@ -117,7 +115,7 @@ def wheels() -> Iterator[dict[str, str]]:
         yield {name: os.environ[name] for name in ("PIP_FIND_LINKS",) if name in os.environ}
         return
     handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", PORT), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield {"PIP_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/"}
         server.shutdown()
@@ -128,18 +126,31 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """No line per request."""
 
 
-def build(base: dict[str, str]) -> str:
+def own_image(base: dict[str, str]) -> str:
     """Our own image; its name."""
+    # The torch of this environment, so that one for CPUs stays one.
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    return _build("tfserve-test", ROOT / "docker/Dockerfile", ROOT, {**base, "TORCH": torch})
+
+
+def stand_in(name: str, base: dict[str, str], packages: str, more: str = "") -> str:
+    """An image with the packages of ``environments/<name>.txt``; its name.
+
+    ``packages`` are Debian's that it needs, ``more`` are Python's that a job would install.
+    """
+    given = {**base, "REQUIREMENTS": f"{name}.txt", "PACKAGES": packages, "MORE": more}
+    return _build(f"tfserve-test-{name}", HERE / "stand-in.Dockerfile", REQUIREMENTS, given)
+
+
+def _build(tag: str, dockerfile: Path, context: Path, given: dict[str, str]) -> str:
     with wheels() as links:
         passed = {
             name: os.environ[name]
             for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
             if os.environ.get(name, "").startswith("http")
         }
-        # The torch of this environment, so that one for CPUs stays one.
-        torch = f"torch=={version('torch').partition('+')[0]}"
-        arguments = {**passed, **links, **base, "TORCH": torch}
+        arguments = {**passed, **links, **given}
         flags = [part for k, v in arguments.items() for part in ("--build-arg", f"{k}={v}")]
-        docker("build", "--network=host", "--file", "docker/Dockerfile", "--tag", IMAGE, *flags,
-               ".", cwd=ROOT)  # fmt: skip
-    return IMAGE
+        docker("build", "--network=host", "--file", str(dockerfile), "--tag", tag, *flags,
+               str(context))  # fmt: skip
+    return tag

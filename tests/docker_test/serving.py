@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance import JSON, Ask
 from environments import environment, variables
+from machine import need, need_root
 
 HERE = Path(__file__).parent
-JSON, LINES = "application/json", "application/jsonlines"
 SECONDS = 180
 """For a server to load its model."""
 
@@ -68,6 +69,17 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
+def asker(url: str) -> Ask:
+    """Asks ``url`` and expects an answer of the media type that was asked for."""
+
+    def ask(body: str, content_type: str, accept: str) -> str:
+        reply = post(url, body, content_type, accept)
+        assert (reply.status, reply.media_type) == (200, accept), reply.text
+        return reply.text
+
+    return ask
+
+
 @contextmanager
 def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[str]:
     """The HuggingFace inference toolkit on MMS, serving ``model``: its URL.
@@ -75,6 +87,8 @@ def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[
     ``version`` is that of transformers, 4 or 5; ``base`` is a new folder. It is ready when it has
     answered something: its ``/ping`` is 200 before a model is loaded.
     """
+    need("java", "gcc")
+    need_root()
     bin_folder = environment(f"inference-{version}")
     base.mkdir()
     (base / "model").symlink_to(model)

@@ -10,40 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served, answered, difference, hyperparameters, sources
-from engine import build, docker, engine
-from serving import JSON, LINES, free_port, get, post
+from conformance import Served, conformance
+from conftest import answered
+from containers import Running, train, tree
+from engine import docker
+from serving import asker, get
 
-CLOSE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with engine() as base:
-        yield build(base)
-
-
-def tree(folder: Path, kind: str, **changed: Any) -> Path:
-    """What SageMaker mounts at /opt/ml for a training job."""
-    pretrained, data = sources(kind, folder / "sources")
-    channels, config = folder / "ml" / "input" / "data", folder / "ml" / "input" / "config"
-    config.mkdir(parents=True)
-    shutil.copytree(pretrained, channels / "model")
-    shutil.copytree(data, channels / "train")
-    hparams = {**hyperparameters(kind, "/opt/ml/input/data/model"), **changed}
-    values = {name: json.dumps(str(value)) for name, value in hparams.items()}
-    (config / "hyperparameters.json").write_text(json.dumps(values), "utf-8")
-    return folder / "ml"
-
-
-def train(image: str, ml: Path, *flags: str) -> tuple[int, str]:
-    """Exit status and log of a training job without a network."""
-    name = docker("run", "--detach", "--network=none", *flags, "--volume", f"{ml}:/opt/ml",
-                  image, "train")  # fmt: skip
-    status = int(docker("wait", name))
-    log = docker("logs", name)
-    docker("rm", name)
-    return status, log
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
+"""As the file systems of serverless endpoints are."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +36,7 @@ def test_training_writes_what_sagemaker_takes(trained: Path) -> None:
 
 
 def test_a_job_that_is_stopped_goes_on(image: str, tmp_path: Path) -> None:
-    ml = tree(tmp_path, "classif", max_steps=600, eval_steps=50)
+    ml = tree(tmp_path, "classif", max_steps=200, eval_steps=20)
     name = docker("run", "--detach", "--volume", f"{ml}:/opt/ml", image, "train")
     end = time.monotonic() + 120
     while not list((ml / "checkpoints").glob("checkpoint-*")):
@@ -75,7 +49,7 @@ def test_a_job_that_is_stopped_goes_on(image: str, tmp_path: Path) -> None:
     status, log = train(image, ml)
     assert status == 0, log
     first = next(line for line in log.splitlines() if line.startswith("{'loss'"))
-    assert "'step': 50}" not in first
+    assert "'step': 20}" not in first
     assert (ml / "model" / "tfserve.json").is_file()
 
 
@@ -92,46 +66,12 @@ def test_a_wrong_job_says_why(
     assert reason in (ml / "output" / "failure").read_text("utf-8")
 
 
-class Running:
-    """The image serving a model, read-only but for /tmp, as serverless endpoints are."""
-
-    def __init__(self, image: str, model: Path) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.name = docker(
-            "run", "--detach", "--read-only", "--tmpfs", "/tmp", "--publish",
-            f"127.0.0.1:{port}:8080", "--volume", f"{model}:/opt/ml/model:ro",
-            "--env", "TFSERVE_PRECISION=fp32", image, "serve",
-        )  # fmt: skip
-
-    def wait(self, status: int = 200) -> str:
-        """Until ``/ping`` has that status; its text."""
-        end, found = time.monotonic() + 120, None
-        while time.monotonic() < end:
-            try:
-                found = get(self.url, "/ping")
-            except OSError:
-                found = None
-            if found is not None and found.status == status and "loading" not in found.text:
-                return found.text
-            time.sleep(0.1)
-        raise AssertionError(f"{found}: {docker('logs', self.name)}")
-
-    def stop(self) -> int:
-        """Its exit status after SIGTERM."""
-        docker("stop", "--time", "30", self.name)
-        return int(docker("inspect", "--format", "{{.State.ExitCode}}", self.name))
-
-    def remove(self) -> None:
-        docker("rm", "--force", self.name)
-
-
 @pytest.fixture
 def serve(image: str) -> Iterator[Any]:
     started: list[Running] = []
 
     def start(model: Path) -> Running:
-        started.append(Running(image, model))
+        started.append(Running(image, model, *READ_ONLY))
         return started[-1]
 
     yield start
@@ -140,31 +80,16 @@ def serve(image: str) -> Iterator[Any]:
 
 
 def test_the_model_of_a_job_is_served_as_python_answers(trained: Path, serve: Any) -> None:
-    made = answered("classif", trained / "model")
-    _asks(serve(made.model), made)
+    _asks(serve(trained / "model"), "job of our own image", answered("classif", trained / "model"))
 
 
 def test_every_kind_of_model_is_served_as_python_answers(served: Served, serve: Any) -> None:
-    _asks(serve(served.model), served)
+    _asks(serve(served.model), "our own image", served)
 
 
-def _asks(running: Running, made: Served) -> None:
+def _asks(running: Running, surface: str, served: Served) -> None:
     running.wait()
-    asked = json.dumps({"data": made.records, "parameters": made.parameters})
-    lines = "".join(json.dumps(record) + "\n" for record in made.records)
-    for body, content_type, expected in (
-        (asked, JSON, made.scored),
-        (lines, LINES, made.answers),
-    ):
-        for accept in (JSON, LINES):
-            reply = post(running.url, body, content_type, accept)
-            assert (reply.status, reply.media_type) == (200, accept), reply.text
-            found = (
-                json.loads(reply.text)["predictions"]
-                if accept == JSON
-                else [json.loads(line) for line in reply.text.splitlines()]
-            )
-            assert difference(found, expected) < CLOSE
+    conformance.check(surface, served, asker(running.url))
     parameters = json.loads(get(running.url, "/execution-parameters").text)
     assert parameters["BatchStrategy"] == "MULTI_RECORD"
     user = docker("exec", running.name, "sh", "-c", "grep ^Uid: /proc/1/status")
@@ -173,14 +98,41 @@ def _asks(running: Running, made: Served) -> None:
     assert running.stop() == 0
 
 
-def test_a_damaged_model_never_becomes_healthy(trained: Path, serve: Any, tmp_path: Path) -> None:
-    model = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+def _tampered(model: Path) -> None:
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
+
+
+def _of_the_future(model: Path) -> None:
+    manifest = json.loads((model / "tfserve.json").read_text("utf-8"))
+    manifest["schema"] += 1
+    (model / "tfserve.json").write_text(json.dumps(manifest), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_tampered, "is not the file that training wrote"),
+        (_of_the_future, "found schema version 2"),
+        (lambda model: (model / "tfserve.json").unlink(), "tfserve.json"),
+        (lambda model: (model / "model.safetensors").unlink(), "model.safetensors"),
+    ],
+)
+def test_a_damaged_model_never_becomes_healthy(
+    damage: Any, said: str, trained: Path, serve: Any, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+    damage(model)
     running = serve(model)
-    assert "is not the file that training wrote" in running.wait(503)
+    assert said in running.wait(503)
     assert running.stop() == 0
+
+
+def test_our_image_needs_no_code_folder(trained: Path, serve: Any, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+    shutil.rmtree(model / "code")
+    serve(model).wait()
 
 
 def test_the_image_holds_no_compiler(image: str) -> None:
