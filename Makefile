@@ -9,7 +9,7 @@ DEVICE ?= cpu
 TORCH ?= torch==2.13.0
 ML ?= ml
 
-.PHONY: demo test check format benchmarks container-tests image train serve tensorboard clean
+.PHONY: demo test check format benchmarks container-tests conformance image train serve tensorboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -34,6 +34,10 @@ benchmarks: $(VENV)/.installed
 # Slow: the software of SageMaker's containers, its SDKs and, where there is one, an engine.
 container-tests: $(VENV)/.installed
 	$(BIN)/pytest tests/docker_test
+
+# The same, and the table of docs/sagemaker.md from it.
+conformance: $(VENV)/.installed
+	$(BIN)/pytest tests/docker_test --conformance docs/sagemaker.md
 
 # What people do every day with our own image; ML is the folder that stands for /opt/ml.
 image:

@@ -16,6 +16,7 @@ from typing import Any
 
 import tfserve
 from tfserve import checks
+from tfserve.errors import StoppedError
 from tfserve.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,10 @@ def main() -> None:
     model_name = str(get_model_path())
     chosen = [e for e in EXAMPLES if not sys.argv[1:] or e.name in sys.argv[1:]]
     OUTPUT.mkdir(exist_ok=True)
-    results = {example: run(example, model_name) for example in chosen}
+    try:
+        results = {example: run(example, model_name) for example in chosen}
+    except StoppedError:
+        sys.exit("stopped")
     print("\n== results on the test tables\n")
     for example, metrics in results.items():
         shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in example.metrics)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from tfserve import tables, tasks
-from tfserve.encoding import capacity, load_tokenizer
+from tfserve.encoding import capacity, load_tokenizer, takes_bbox
 from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem, RecordError
 from tfserve.tables import Table
 
 PERCENTILES = (50, 90, 95, 99, 100)
-MAX_LABELS_SHOWN = 30
+MAX_LABELS_SHOWN, MAX_LABEL = 30, 60
+MANY = 10
+"""More labels than so that occur once, and more than half of all, look like another task's."""
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Split:
     conflicts : of these, rows whose labels differ from the earlier row's
     also_in_train : rows whose text is also in train
     unseen_labels : labels that train lacks
+    once : labels that occur once
     """
 
     file: str
@@ -44,6 +47,7 @@ class Split:
     conflicts: int = 0
     also_in_train: int = 0
     unseen_labels: list[str] = field(default_factory=list)
+    once: int = 0
 
 
 @dataclass
@@ -96,6 +100,11 @@ def check(
         except RecordError as error:
             field_ = error.place.get("field")
             problems.append(Problem(error.code, error.message, found["train"][0], None, field_))
+        else:
+            if "dev" not in found:
+                problems += tables.held_out_problems(train, task)
+    if model_folder is not None:
+        problems += _model_problems(Path(model_folder), use_bbox)
     limit = None if model_folder is None else capacity(model_folder)
     known = {row.record.text for row in train.rows}
     splits: dict[str, Split] = {}
@@ -113,6 +122,16 @@ def check(
     return Report(task_name, limit, splits, problems)
 
 
+def _model_problems(folder: Path, use_bbox: bool) -> list[Problem]:
+    """What training would refuse of the model's files."""
+    found = []
+    if not list(folder.glob("*.safetensors")):
+        found.append(("model.no_weights", "found no *.safetensors; expected the model's weights"))
+    if use_bbox and not takes_bbox(folder):
+        found.append(("model.no_bbox", "the model takes no bbox; expected one such as LayoutLM"))
+    return [Problem(code, message, str(folder)) for code, message in found]
+
+
 def render(report: Report) -> str:
     """The report for a terminal."""
     lines = []
@@ -122,9 +141,8 @@ def render(report: Report) -> str:
         if split.tokens is not None and split.over_capacity is not None:
             over = f"{split.over_capacity:.1%} of rows over the model's {report.capacity}"
             lines.append(f"  tokens  {_row(split.tokens)}   {over}")
-        shown = [f"{label} {count:,.6g}" for label, count in split.labels.items()]
-        more = [f"… {len(shown) - MAX_LABELS_SHOWN} more"] * (len(shown) > MAX_LABELS_SHOWN)
-        lines.append(f"  labels  {', '.join(shown[:MAX_LABELS_SHOWN] + more)}")
+        counted = [f"{label[:MAX_LABEL]} {count:,.6g}" for label, count in split.labels.items()]
+        lines.append(f"  labels  {shown(counted)}")
         notes = [
             (split.duplicates, "repeat an earlier row's text"),
             (split.conflicts, "of these with other labels"),
@@ -132,8 +150,11 @@ def render(report: Report) -> str:
         ]
         lines += [f"  note    {count:,} rows {what}" for count, what in notes if count]
         if split.unseen_labels:
-            names = ", ".join(split.unseen_labels[:MAX_LABELS_SHOWN])
+            names = shown(split.unseen_labels)
             lines.append(f"  note    labels that train lacks, errors in every metric: {names}")
+        if split.once > max(MANY, len(split.labels) / 2):
+            once = f"{split.once:,} of {len(split.labels):,} labels occur once"
+            lines.append(f"  note    {once}: is {report.task_name} the task of this table?")
     lines += [f"problem: {problem}" for problem in report.problems[:MAX_PROBLEMS_SHOWN]]
     more_problems = len(report.problems) - MAX_PROBLEMS_SHOWN
     if more_problems > 0:
@@ -143,15 +164,24 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
+def shown(labels: Sequence[str]) -> str:
+    """The first of them, long ones cut."""
+    names = [f"{name[:MAX_LABEL]}…" if len(name) > MAX_LABEL else name for name in labels]
+    more = [f"… {len(names) - MAX_LABELS_SHOWN} more"] * (len(names) > MAX_LABELS_SHOWN)
+    return ", ".join(names[:MAX_LABELS_SHOWN] + more)
+
+
 def _describe(path: str, table: Table, task: type[tasks.Task]) -> Split:
     seen: dict[str, list[Any]] = defaultdict(list)
     for row in table.rows:
         seen[row.record.text].append(row.label)
     repeated = [labels for labels in seen.values() if len(labels) > 1]
+    labels = task.label_counts(table.labels)
     return Split(
         file=path,
         rows=len(table.rows),
-        labels=task.label_counts(table.labels),
+        labels=labels,
+        once=sum(isinstance(count, int) and count == 1 for count in labels.values()),
         words=_percentiles([len(row.record.spans) for row in table.rows]),
         duplicates=sum(len(labels) - 1 for labels in repeated),
         conflicts=sum(len(labels) - Counter(labels)[labels[0]] for labels in repeated),

@@ -6,6 +6,7 @@ readable line and exit status 1; a traceback is shown with ``--debug`` only.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from tfserve import __version__, records
 from tfserve.artifact import storing, write_json
 from tfserve.codecs import dumps, read_lines
-from tfserve.errors import StoppedError, TfserveError
+from tfserve.errors import StoppedError, StorageError, TfserveError
 from tfserve.hparams import HParams
 
 
@@ -94,11 +95,14 @@ def train(**values: str | None) -> None:
 @click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
 def evaluate(model: str, file: str, output: str | None, precision: str) -> None:
     """Metrics of the MODEL directory on the labelled FILE, as JSON."""
-    from tfserve import tables
+    from tfserve import checks, tables
     from tfserve.predictor import load
 
     predictor = load(model, precision=precision)
     table = tables.read_table(file, type(predictor.task), use_bbox=predictor.encoder.use_bbox)
+    if unknown := predictor.task.unknown(table.labels):
+        names = checks.shown(unknown)
+        click.echo(f"note: the model does not know the labels {names}: errors all", err=True)
     answers = list(_progress(predictor.stream(table.records), len(table.rows)))
     metrics = predictor.task.metrics(table.labels, answers)
     click.echo(json.dumps(metrics, ensure_ascii=False, indent=2))
@@ -128,6 +132,7 @@ def predict(
     One line per record, in order, with the record's other keys; a bad record is answered with its
     error. Until all is done, OUTPUT is called OUTPUT.partial.
     """
+    from tfserve import outputs
     from tfserve.predictor import load
 
     samples = _samples(source)
@@ -138,22 +143,20 @@ def predict(
         predictor = load(model, precision=precision)
         bad = _write(predictor.stream(_parsed(samples, predictor), parameters), sys.stdout)
     else:
-        final, partial = Path(output), Path(f"{output}.partial")
-        if resume and final.exists() and not partial.exists():
-            click.echo(f"{final} is complete", err=True)
-            return
-        with storing(final):
-            done = _complete_lines(partial) if resume and partial.exists() else 0
+        settings = {**parameters, "precision": precision}
+        written = outputs.Output(output, outputs.question(source, model, settings))
+        with storing(Path(output)):
+            count = None if source == "-" or not resume else sum(1 for _ in _samples(source))
+            done = written.done(count) if resume else 0
+            if done is None:
+                click.echo(f"{output} is complete", err=True)
+                return
+            if Path(output).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             predictor = load(model, precision=precision)
-            rest = islice(samples, done, None)
-            try:
-                with partial.open("a" if done else "w", encoding="utf-8", newline="\n") as file:
-                    answers = predictor.stream(_parsed(rest, predictor), parameters)
-                    bad = _write(answers, file, start=done)
-                os.replace(partial, final)
-            finally:  # an error before the first answer leaves nothing to go on with
-                if partial.exists() and not partial.stat().st_size:
-                    partial.unlink()
+            with written.open(done) as file:
+                rest = _parsed(islice(samples, done, None), predictor)
+                bad = _write(predictor.stream(rest, parameters), file, start=done)
     if bad:
         click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
 
@@ -203,6 +206,12 @@ def _samples(source: str) -> Iterator[tuple[int, Any]]:
 
     if source == "-":
         return enumerate(read_lines(sys.stdin.buffer), 1)
+    if not Path(source).is_file():
+        raise StorageError(
+            "storage.read",
+            f"found no file {source}; expected a .jsonl, .csv or .tsv file, or - for standard "
+            "input",
+        )
     return read_samples(source)
 
 
@@ -220,17 +229,6 @@ def _write(answers: Iterable[dict[str, Any]], file: Any, start: int = 0) -> int:
             bad += "pred" not in answer  # a key `error` of the record travels along
             lines.write(answer)
     return bad
-
-
-def _complete_lines(partial: Path) -> int:
-    """How many whole lines an interrupted output holds; half a line at its end is cut off."""
-    count = end = 0
-    with partial.open("rb+") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        file.truncate(end)
-    return count
 
 
 def _progress(items: Iterable[Any], total: int | None = None, start: int = 0) -> Iterable[Any]:

@@ -31,6 +31,8 @@ OFFSET_POSITIONS = frozenset(
 )  # fmt: skip
 # The box of the last special token; the first one's is all zeros everywhere.
 SEPARATOR_BOX = {"layoutlm": BOX_MAX, "layoutlmv2": BOX_MAX}
+# These take boxes beside the text.
+BOXED = frozenset(("layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "bros"))
 NO_LIMIT = 100_000
 """Tokenizer files write "no limit" as a huge number."""
 
@@ -266,6 +268,11 @@ def capacity(folder: Path | str) -> int:
             positions -= 2 if pad is None else pad + 1  # 1 is what transformers takes by default
         limits.append(positions)
     return int(min(limits, default=512))
+
+
+def takes_bbox(folder: Path | str) -> bool:
+    """Whether a model's family takes boxes."""
+    return _read_json(Path(folder) / "config.json").get("model_type") in BOXED
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[Ints, Ints]:

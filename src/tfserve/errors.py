@@ -94,7 +94,7 @@ class StoppedError(TfserveError):
     ``exit_status`` is not 0, so that no script goes on as if training had finished.
     """
 
-    exit_status: ClassVar[int] = 128 + 15
+    exit_status = 128 + 15
 
 
 class EndpointError(TfserveError):

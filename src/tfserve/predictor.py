@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ from tfserve.tasks.base import Answer, Array
 
 log = logging.getLogger("tfserve")
 
-CHUNK_RECORDS = 4096
-CHUNK_CHARACTERS = 2_000_000
-"""A stream is answered in chunks under both bounds: enough to sort by length, flat in memory."""
+CHUNK_RECORDS = (64, 512, 4096)
+CHUNK_CHARACTERS = 250_000
+"""A stream is answered in chunks under both bounds: enough to sort by length, flat in memory, and
+few answers are lost where it breaks off. The first chunks are smaller: whoever waits sees answers.
+"""
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05}
 """How far a golden answer's probabilities may be off before an engine is held to be wrong."""
@@ -90,7 +92,8 @@ class Predictor:
         given = {"on_error": "record"} | self.parameters | dict(parameters or {})
         asked = Parameters.parse(given, type(self.task))
         numbered = enumerate(records)
-        chunks = iter(lambda: self._parse(_chunk(numbered), "index", asked), [])
+        sizes = chain(CHUNK_RECORDS, repeat(CHUNK_RECORDS[-1]))
+        chunks = iter(lambda: self._parse(_chunk(numbered, next(sizes)), "index", asked), [])
         with ThreadPoolExecutor(1, "tfserve-encode") as ahead:
             # The next chunk is read and encoded while the model works on this one.
             pending = ahead.submit(self._next, chunks)
@@ -266,10 +269,10 @@ def _words(record: Encoded, logits: Sequence[Array]) -> Array:
     return rows
 
 
-def _chunk(numbered: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def _chunk(numbered: Iterator[tuple[int, Any]], size: int) -> Iterator[tuple[int, Any]]:
     """The next items of a stream, up to the bounds of one chunk."""
     characters = 0
-    for number, item in islice(numbered, CHUNK_RECORDS):
+    for number, item in islice(numbered, size):
         yield number, item
         text = item.text if isinstance(item, Record) else item
         text = text.get("text", text.get("words")) if isinstance(text, Mapping) else text

@@ -305,6 +305,15 @@ def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
     return Table(train.name, kept), Table(f"{train.name} (held out)", held)
 
 
+def held_out_problems(train: Table, task: type[Task]) -> list[Problem]:
+    """Why no dev can be held out of ``train``."""
+    try:
+        _split(train, task, seed=0)
+    except DataError as error:
+        return list(error.problems)
+    return []
+
+
 def _problem(code: str, path: Path, message: str) -> Problem:
     return Problem(code, message, str(path))
 

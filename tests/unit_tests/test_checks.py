@@ -216,3 +216,29 @@ def test_a_report_with_many_labels_and_problems_stays_short(
 def test_one_problem_is_no_plural(checked: Callable[..., Report]) -> None:
     rows = [("a", "x"), ("b", "y"), ("c", "")]
     assert render(checked("classif", rows)).splitlines()[-1] == "1 problem"
+
+
+def test_what_training_would_refuse_of_the_model_is_a_problem(tmp_path: Path) -> None:
+    data = tiny.data(tmp_path / "data", "ner", boxed=True)
+    folder = tiny.model(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    report = check(data, "ner", model_folder=folder, use_bbox=True)
+    assert [problem.code for problem in report.problems] == ["model.no_weights", "model.no_bbox"]
+    boxed = tiny.model(tmp_path / "layoutlm", "layoutlm")
+    assert check(data, "ner", model_folder=boxed, use_bbox=True).ok
+
+
+def test_too_few_rows_to_hold_some_out_are_a_problem(tmp_path: Path) -> None:
+    rows = [("late", "a"), ("early", "b")]
+    tiny.table(tmp_path / "train.csv", rows, ("text", "labels"))
+    assert [problem.code for problem in check(tmp_path, "classif").problems] == ["data.too_few"]
+    tiny.table(tmp_path / "dev.csv", rows, ("text", "labels"))
+    assert check(tmp_path, "classif").ok
+
+
+def test_labels_that_are_none_are_noted(tmp_path: Path) -> None:
+    rows = [(f"text {i}", f"O O B-{i}{'x' * 80 * (i == 3)}") for i in range(40)]
+    tiny.table(tmp_path / "train.csv", rows, ("text", "labels"))
+    shown = render(check(tmp_path, "classif"))
+    assert "40 of 40 labels occur once: is classif the task of this table?" in shown
+    assert max(map(len, shown.splitlines())) < 1000 and "… 10 more" in shown

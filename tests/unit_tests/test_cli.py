@@ -17,6 +17,7 @@ import tiny
 from processes import Process
 
 import tfserve
+from tfserve import outputs
 from tfserve.cli import main
 from tfserve.errors import ModelError
 from tfserve.hparams import HParams
@@ -152,7 +153,7 @@ BASE = (*FOLDERS, "--task_name", "ner", "--model_name", "x")
         (["train", *BASE, "--seed", "-1", "--stride", "x"], "stride: found 'x'"),
         (["check", ".", "--task_name", "nerr"], "task_name: found 'nerr'"),
         (["check", ".", "--task_name", "ner", "--use_bbox", "maybe"], "'maybe'"),
-        (["predict", "/no/such/model", "x.jsonl"], "found no folder /no/such/model"),
+        (["predict", "/no/such/model", "-"], "found no folder /no/such/model"),
         (["predict", "."], "Missing argument 'IN'"),
         (["predict", ".", "x.jsonl", "--top_k", "few"], "'few'"),
         (["evaluate", "/no/such/model", "x.csv"], "found no folder /no/such/model"),
@@ -173,7 +174,7 @@ def test_an_error_is_one_line_and_exit_status_1(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["predict", "{model}", "/no/such/file.jsonl"], "cannot read /no/such/file.jsonl: No such"),
+        (["predict", "{model}", "/no/such/file.jsonl"], "found no file /no/such/file.jsonl"),
         (
             ["predict", "{model}", "{tmp}/in.jsonl", "--output", "{tmp}/no/out"],
             "cannot write {tmp}",
@@ -213,12 +214,12 @@ def test_problems_of_a_table_are_listed_with_file_and_line(
 
 def test_debug_raises_instead(tfserve_: Command) -> None:
     with pytest.raises(ModelError) as caught:
-        tfserve_("predict", "/no/such/model", "x.jsonl", "--debug")
+        tfserve_("predict", "/no/such/model", "-", "--debug")
     assert caught.value.code == "model.not_found"
 
 
 def test_debug_gives_a_traceback(tmp_path: Path) -> None:
-    process = Process(["--debug", "predict", "/no/such/model", "x.jsonl"], tmp_path / "log")
+    process = Process(["--debug", "predict", "/no/such/model", "-"], tmp_path / "log")
     assert process.wait() == 1
     assert "Traceback (most recent call last)" in process.err
     assert "ModelError: found no folder /no/such/model" in process.err
@@ -512,6 +513,7 @@ def test_an_interrupted_output_is_gone_on_with(
     }
     output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     partial.write_bytes(content[: places.get(kept, kept)])  # type: ignore[call-overload]
+    noted(output, source, model, precision="fp32")
     flags = ["--resume"] * resume
     status, out, _ = tfserve_(
         "predict", model, source, "--precision", "fp32", "--output", output, *flags
@@ -528,22 +530,76 @@ def test_going_on_does_not_answer_again_what_was_answered(
     output = tmp_path / "out.jsonl"
     mark = b'{"pred":"kept as it was"}\n'
     Path(f"{output}.partial").write_bytes(mark * 2)
+    noted(output, source, model, precision="auto")
     assert tfserve_("predict", model, source, "--output", output, "--resume")[0] == 0
     assert output.read_bytes().splitlines(keepends=True)[:2] == [mark, mark]
     assert len(output.read_bytes().splitlines()) == len(content.splitlines())
+
+
+@pytest.mark.parametrize("other", ["input", "model", "settings", "no note"])
+def test_an_interrupted_output_of_another_command_is_not_gone_on_with(
+    other: str, whole: tuple[Path, bytes], tfserve_: Command, model: Path, tmp_path: Path
+) -> None:
+    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    partial.write_bytes(whole[1].splitlines(keepends=True)[0])
+    before = partial.read_bytes()
+    noted(output, whole[0], model, precision="auto")
+    note = Path(f"{partial}.json")
+    asked = json.loads(note.read_text("utf-8"))
+    note.write_text(json.dumps({**asked, other: "another"}), "utf-8")
+    if other == "no note":
+        note.unlink()
+    status, out, err = tfserve_("predict", model, whole[0], "--output", output, "--resume")
+    assert (status, out) == (1, "")
+    assert "[storage.other_output]" in err and "without --resume" in err
+    assert partial.read_bytes() == before
+    assert tfserve_("predict", model, whole[0], "--output", output)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_going_on_with_a_complete_output_leaves_it_as_it_is(
     tfserve_: Command, model: Path, tmp_path: Path, whole: tuple[Path, bytes]
 ) -> None:
     output = tmp_path / "out.jsonl"
-    output.write_text("done\n", "utf-8")
+    output.write_text("done\n" * 7, "utf-8")
     status, out, err = tfserve_("predict", model, whole[0], "--output", output, "--resume")
     assert (status, out) == (0, "")
     assert f"{output} is complete" in err
+    assert output.read_text("utf-8") == "done\n" * 7
+    output.write_text("done\n", "utf-8")
+    status, out, err = tfserve_("predict", model, whole[0], "--output", output, "--resume")
+    assert (status, out) == (1, "")
+    assert "1 answers to 7 records" in err
     assert output.read_text("utf-8") == "done\n"
-    assert tfserve_("predict", model, whole[0], "--output", output)[0] == 0
-    assert len(output.read_bytes().splitlines()) == 7
+
+
+def noted(output: Path, source: Path, model: Path, **settings: Any) -> None:
+    """Leave the note of an interrupted output."""
+    asked = outputs.question(str(source), model, settings)
+    Path(f"{output}.partial.json").write_text(json.dumps(asked), "utf-8")
+
+
+def test_an_output_that_is_a_folder_is_refused_at_once(
+    whole: tuple[Path, bytes], tfserve_: Command, tmp_path: Path
+) -> None:
+    output = tmp_path / "folder"
+    output.mkdir()
+    status, _, err = tfserve_("predict", tmp_path / "no-model", whole[0], "--output", output)
+    assert status == 1
+    assert "Is a directory" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_evaluate_says_which_labels_the_model_does_not_know(
+    tfserve_: Command, model: Path, tmp_path: Path
+) -> None:
+    tiny.table(
+        tmp_path / "other.csv", [("late", "delivery"), ("why", "Fragen")], ("text", "labels")
+    )
+    status, out, err = tfserve_("evaluate", model, tmp_path / "other.csv")
+    assert status == 0
+    assert json.loads(out)["accuracy"] <= 0.5
+    assert "does not know the labels Fragen: " in err
 
 
 def test_a_prediction_that_is_interrupted_keeps_its_whole_lines_and_is_gone_on_with(

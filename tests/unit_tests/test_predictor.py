@@ -721,7 +721,7 @@ def test_there_is_one_tag_for_every_word_of_any_text(text: str) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfserve.predictor.CHUNK_RECORDS", 4)
+    monkeypatch.setattr("tfserve.predictor.CHUNK_RECORDS", (4,))
 
 
 @pytest.mark.usefixtures("small_chunks")

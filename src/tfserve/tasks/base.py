@@ -142,6 +142,10 @@ class Task(ABC):
         """Labels of ``other`` that ``train`` lacks."""
         return sorted(set(cls.label_counts(other)) - set(cls.label_counts(train)))
 
+    def unknown(self, labels: Sequence[Any]) -> list[str]:
+        """Of these labels those that this label space lacks."""
+        return self.unseen([self.labels], labels)
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What the manifest keeps; ``type(self)(**state)`` is the same task again."""

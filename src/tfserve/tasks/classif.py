@@ -72,6 +72,9 @@ class Classif(Task):
     def label_counts(cls, labels: Sequence[str]) -> dict[str, float]:
         return dict(sorted(Counter(labels).items()))
 
+    def unknown(self, labels: Sequence[str]) -> list[str]:
+        return self.unseen(self.labels, labels)
+
     def state(self) -> dict[str, Any]:
         return {"labels": list(self.labels)}
 

@@ -136,6 +136,8 @@ class Loop:
         model = self.accelerator.unwrap_model(self.model)
         if self.is_main:
             self.state = self.checkpoints.resume(model, self.plain_optimizer)
+            if self.state.step:
+                print(f"going on from step {self.state.step} of {self.total}", flush=True)
         self.state = self.processes.from_main(self.state)
         self.processes.put_loss_scale(self.state.loss_scale)
         self.processes.share(model, self.plain_optimizer)
@@ -292,12 +294,15 @@ class Loop:
 
     def _stopped(self) -> NoReturn:
         self._save()
-        raise StoppedError(
+        stopped = StoppedError(
             "training.stopped",
             f"stopped by {self.stop.asked or 'a signal'} at step {self.state.step} of "
             f"{self.total}; checkpoint saved in {self.checkpoints.folder}: the same command goes "
             "on from there",
         )
+        if self.stop.asked == "SIGINT":
+            stopped.exit_status = 128 + 2
+        raise stopped
 
     def write_weights(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tfserve.artifact import TOKENIZER_FILES
-from tfserve.encoding import capacity, load_tokenizer
+from tfserve.encoding import capacity, load_tokenizer, takes_bbox
 from tfserve.engines.torch import load_pretrained
 from tfserve.errors import ModelError
 from tfserve.tasks import Task
@@ -118,13 +117,19 @@ class Pretrained:
         Raises ModelError when the weights cannot be loaded, when the tokenizer knows more tokens
         than the model, or when boxes are asked of a model that takes none.
         """
+        if use_bbox and not takes_bbox(self.folder):
+            raise ModelError(
+                "model.no_bbox",
+                f"{self.model_type or 'the model'} takes no bbox; expected use_bbox=false, or a "
+                "model such as LayoutLM or LiLT",
+            )
         names = dict(enumerate(task.labels))
         rates = {
             name: 0.0 if "attention" in name or "attn" in name else dropout
             for name, rate in self.config.items()
             if "dropout" in name and isinstance(rate, (int, float)) and not isinstance(rate, bool)
         }
-        model = load_pretrained(
+        return load_pretrained(
             task.auto_model,
             self.folder,
             num_labels=len(names),
@@ -134,13 +139,6 @@ class Pretrained:
             ignore_mismatched_sizes=True,
             **rates,
         ).float()
-        if use_bbox and "bbox" not in inspect.signature(model.forward).parameters:
-            raise ModelError(
-                "model.no_bbox",
-                f"{type(model).__name__} takes no bbox; expected use_bbox=false, or a model such "
-                "as LayoutLM or LiLT",
-            )
-        return model
 
 
 def _download(model_name: str) -> Path:
