@@ -134,6 +134,18 @@ def running(command: list[str], given: Mapping[str, str], log: Path, url: str) -
             process.wait()
 
 
+def resident(mark: str) -> int:
+    """Megabytes of the processes that have ``mark`` in their environment."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        except OSError:  # it ended meanwhile
+            continue
+    return total // 1_000_000
+
+
 def _answers(url: str) -> bool:
     """Whether a request is answered by the model, or by its failure to load."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conformance import LINES
 from conftest import hyperparameters, sources
-from serving import free_port, post, running, toolkit
+from serving import free_port, post, resident, running, toolkit
 
 import tfserve
 
@@ -48,18 +48,6 @@ def mini_batches() -> Iterator[list[str]]:
         batch.append(line)
         size += len(line) + 1
     yield batch
-
-
-def resident(mark: str) -> int:
-    """Megabytes of the processes that have ``mark`` in their environment."""
-    total = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (process / "environ").read_bytes():
-                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-        except OSError:  # it ended meanwhile
-            continue
-    return total // 1_000_000
 
 
 @pytest.fixture(scope="module")
