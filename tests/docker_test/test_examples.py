@@ -59,7 +59,8 @@ def _shown(notebook: Path, name: str) -> Any:
     """What the cell that ends with ``name`` shows."""
     for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
         if cell["cell_type"] == "code" and "".join(cell["source"]).endswith(f"\n{name}"):
-            return ast.literal_eval("".join(cell["outputs"][-1]["data"]["text/plain"]))
+            [shown] = [out for out in cell["outputs"] if out["output_type"] == "execute_result"]
+            return ast.literal_eval("".join(shown["data"]["text/plain"]))
     raise AssertionError(name)
 
 
