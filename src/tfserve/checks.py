@@ -141,8 +141,7 @@ def render(report: Report) -> str:
         if split.tokens is not None and split.over_capacity is not None:
             over = f"{split.over_capacity:.1%} of rows over the model's {report.capacity}"
             lines.append(f"  tokens  {_row(split.tokens)}   {over}")
-        counted = [f"{label[:MAX_LABEL]} {count:,.6g}" for label, count in split.labels.items()]
-        lines.append(f"  labels  {shown(counted)}")
+        lines.append(f"  labels  {shown(split.labels)}")
         notes = [
             (split.duplicates, "repeat an earlier row's text"),
             (split.conflicts, "of these with other labels"),
@@ -164,11 +163,16 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-def shown(labels: Sequence[str]) -> str:
-    """The first of them, long ones cut."""
+def shown(labels: Sequence[str] | Mapping[str, float]) -> str:
+    """The first of them, long ones cut, with their counts where there are any."""
+    counts = labels if isinstance(labels, Mapping) else {}
     names = [f"{name[:MAX_LABEL]}…" if len(name) > MAX_LABEL else name for name in labels]
-    more = [f"… {len(names) - MAX_LABELS_SHOWN} more"] * (len(names) > MAX_LABELS_SHOWN)
-    return ", ".join(names[:MAX_LABELS_SHOWN] + more)
+    texts = [
+        f"{text} {counts[name]:,.6g}" if name in counts else text
+        for name, text in zip(labels, names, strict=True)
+    ]
+    more = [f"… {len(texts) - MAX_LABELS_SHOWN} more"] * (len(texts) > MAX_LABELS_SHOWN)
+    return ", ".join(texts[:MAX_LABELS_SHOWN] + more)
 
 
 def _describe(path: str, table: Table, task: type[tasks.Task]) -> Split:

@@ -146,8 +146,7 @@ def predict(
         settings = {**parameters, "precision": precision}
         written = outputs.Output(output, outputs.question(source, model, settings))
         with storing(Path(output)):
-            count = None if source == "-" or not resume else sum(1 for _ in _samples(source))
-            done = written.done(count) if resume else 0
+            done = written.done(lambda: _count(source)) if resume else 0
             if done is None:
                 click.echo(f"{output} is complete", err=True)
                 return
@@ -213,6 +212,10 @@ def _samples(source: str) -> Iterator[tuple[int, Any]]:
             "input",
         )
     return read_samples(source)
+
+
+def _count(source: str) -> int | None:
+    return None if source == "-" else sum(1 for _ in _samples(source))
 
 
 def _parsed(samples: Iterable[tuple[int, Any]], predictor: Any) -> Iterator[Any]:

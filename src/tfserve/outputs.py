@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,11 +31,11 @@ class Output:
         self.partial = Path(f"{path}.partial")
         self.note = Path(f"{path}.partial.json")
 
-    def done(self, records: int | None) -> int | None:
+    def done(self, records: Callable[[], int | None]) -> int | None:
         """How many answers an interrupted output holds; None where it is complete.
 
-        ``records`` is how many were asked, None where that is not known. Raises StorageError for
-        an output of another command.
+        ``records`` counts what was asked, None where that is not known. Raises StorageError for an
+        output of another command.
         """
         if self.partial.exists():
             if self._noted() != self.asked:
@@ -45,8 +45,8 @@ class Output:
             return 0
         with self.path.open("rb") as file:
             count = sum(1 for _ in file)
-        if records not in (None, count):
-            raise self._other(f"{self.path} with {count:,} answers to {records:,} records")
+        if (asked := records()) not in (None, count):
+            raise self._other(f"{self.path} with {count:,} answers to {asked:,} records")
         return None
 
     @contextmanager

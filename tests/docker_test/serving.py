@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -81,7 +82,7 @@ def asker(url: str) -> Ask:
 
 
 @contextmanager
-def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[str]:
+def toolkit(version: str, model: Path, base: Path) -> Iterator[str]:
     """The HuggingFace inference toolkit on MMS, serving ``model``: its URL.
 
     ``version`` is that of transformers, 4 or 5; ``base`` is a new folder. It is ready when it has
@@ -100,7 +101,6 @@ def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[
         SAGEMAKER_MODEL_SERVER_WORKERS="1",
         PYTHONPATH=str(HERE),
         TFSERVE_PRECISION="fp32",
-        **settings,
     )
     command = ["serve"] if version == "4" else ["python", str(HERE / "toolkit_5.py")]
     try:
@@ -109,6 +109,17 @@ def toolkit(version: str, model: Path, base: Path, **settings: str) -> Iterator[
     finally:  # MMS forks a server that outlives the process that started it
         stop = [bin_folder / "multi-model-server", "--stop"]
         subprocess.run(stop, env=given, capture_output=True, check=False)
+
+
+@contextmanager
+def own_server(model: Path, base: Path) -> Iterator[str]:
+    """``tfserve serve`` serving ``model``: its URL. ``base`` is a new folder."""
+    base.mkdir()
+    port = free_port()
+    command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
+    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "TFSERVE_PRECISION": "fp32"}
+    with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
+        yield url
 
 
 @contextmanager

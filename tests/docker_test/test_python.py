@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conformance import LINES, Served, conformance
-from serving import asker, free_port, running
+from serving import asker, own_server
 
 from tfserve.handlers import input_fn, model_fn, output_fn, predict_fn
 
@@ -39,8 +38,5 @@ def test_the_command_line_answers_as_python_does(served: Served, tmp_path: Path)
 
 
 def test_our_server_answers_as_python_does(served: Served, tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "tfserve", "serve", str(served.model), "--port", str(port)]
-    given = {**os.environ, "TFSERVE_PRECISION": "fp32"}
-    with running(command, given, tmp_path / "log", f"http://127.0.0.1:{port}") as url:
+    with own_server(served.model, tmp_path / "server") as url:
         conformance.check("`tfserve serve`", served, asker(url))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conformance import LINES
 from conftest import hyperparameters, sources
-from serving import free_port, post, resident, running, toolkit
+from serving import own_server, post, resident, toolkit
 
 import tfserve
 
@@ -57,16 +54,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hparams = hyperparameters("classif", pretrained)
     tfserve.train(hparams, train_dir=data, model_dir=folder / "model")
     return folder / "model"
-
-
-@contextmanager
-def own_server(model: Path, base: Path) -> Iterator[str]:
-    base.mkdir()
-    port = free_port()
-    command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
-    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base)}
-    with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
-        yield url
 
 
 SURFACES: dict[str, Any] = {

@@ -242,3 +242,10 @@ def test_labels_that_are_none_are_noted(tmp_path: Path) -> None:
     shown = render(check(tmp_path, "classif"))
     assert "40 of 40 labels occur once: is classif the task of this table?" in shown
     assert max(map(len, shown.splitlines())) < 1000 and "… 10 more" in shown
+
+
+def test_a_long_label_is_cut_and_keeps_its_count(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "long " * 20 + "!" if i % 2 else "short") for i in range(8)]
+    tiny.table(tmp_path / "train.csv", rows, ("text", "labels"))
+    line = next(x for x in render(check(tmp_path, "classif")).splitlines() if "labels" in x)
+    assert line == f"  labels  {('long ' * 20)[:60]}… 4, short 4"

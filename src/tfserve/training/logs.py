@@ -25,6 +25,8 @@ class Logs:
         )
         self.events: Any = None
         if is_main:
+            if start:
+                print(f"going on from step {start} of {total}", flush=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of TensorBoard's own dependencies
                 from torch.utils.tensorboard import SummaryWriter

@@ -136,8 +136,6 @@ class Loop:
         model = self.accelerator.unwrap_model(self.model)
         if self.is_main:
             self.state = self.checkpoints.resume(model, self.plain_optimizer)
-            if self.state.step:
-                print(f"going on from step {self.state.step} of {self.total}", flush=True)
         self.state = self.processes.from_main(self.state)
         self.processes.put_loss_scale(self.state.loss_scale)
         self.processes.share(model, self.plain_optimizer)
