@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cloud import BUCKET, ROLE, Cloud
-from conformance import LINES, WAYS, Served, conformance
+from conformance import JSON, LINES, WAYS, Served, conformance
 from conftest import answered, hyperparameters, sources
 from containers import PRETRAINED
 from machine import need
 from serving import free_port
 
+import tfserve
 from tfserve import archive
 
 START = """
@@ -97,6 +98,46 @@ tell(texts)
     text = "".join(answers)
     surface = "Batch Transform of SDK 2's local mode"
     conformance.check(surface, served, lambda *_: text, [(LINES, LINES)])
+
+
+def test_version_2_transforms_line_by_line_and_whole_files(
+    inference_image: str, aws: Cloud, tmp_path: Path
+) -> None:
+    pretrained, data = sources("classif", tmp_path / "sources")
+    tfserve.train(
+        hyperparameters("classif", pretrained), train_dir=data, model_dir=tmp_path / "model"
+    )
+    made = answered("classif", tmp_path / "model")
+    for folder in ("archive", "lines", "document"):
+        (tmp_path / folder).mkdir()
+    archive.package(made.model, tmp_path / "archive" / "model.tar.gz")
+    lines, document = made.request(LINES)[0] + "no JSON\n", made.request(JSON)[0]
+    (tmp_path / "lines" / "asked.jsonl").write_text(lines, "utf-8")
+    (tmp_path / "document" / "asked.json").write_text(document, "utf-8")
+    uris = {name: upload(aws, f"whole/{name}", tmp_path / name) for name in ("lines", "document")}
+    aws.run("2", start(tmp_path / "local") + f"""
+model = sdk2.model({upload(aws, "whole/model", tmp_path / "archive")!r} + "/model.tar.gz",
+                   role=role, image_uri={inference_image!r}, sagemaker_session=session,
+                   environment={{"TFSERVE_PRECISION": "fp32"}})
+def transform(data, output, content_type, **how):
+    job = model.transformer(1, "local", output_path="s3://{BUCKET}/answered/" + output,
+                            accept=content_type, **how)
+    job.transform(data, content_type=content_type, split_type=how.get("assemble_with"))
+transform({uris["lines"]!r}, "single", {LINES!r}, strategy="SingleRecord", assemble_with="Line")
+transform({uris["lines"]!r}, "file-of-lines", {LINES!r}, strategy="SingleRecord")
+transform({uris["document"]!r}, "document", {JSON!r}, strategy="SingleRecord")
+tell(None)
+""")  # fmt: skip
+    single = [line for line in download(aws, "answered/single").splitlines() if line]
+    whole = download(aws, "answered/file-of-lines").splitlines()
+    for surface, found, place in (
+        ("Batch Transform, SingleRecord", single, 1),
+        ("Batch Transform, a file at a time", whole, len(made.records) + 1),
+    ):
+        assert json.loads(found.pop())["error"]["line"] == place
+        texts = {LINES: "\n".join(found), JSON: download(aws, "answered/document")}
+        ways = [(LINES, LINES)] if place == 1 else [(LINES, LINES), (JSON, JSON)]
+        conformance.check(surface, made, lambda _, __, accept, of=texts: of[accept], ways)
 
 
 def job_sources(aws: Cloud, folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -133,13 +133,16 @@ def test_a_batch_transform_job(aws: Cloud) -> None:
     name = aws.run("2", START + f"""
 model = sdk2.model("s3://{BUCKET}/model.tar.gz", role=role)
 job = sdk2.batch_transform(model, "s3://{BUCKET}/in", "s3://{BUCKET}/out",
-                           instance_type="ml.m5.xlarge", wait=False)
+                           instance_type="ml.m5.xlarge", wait=False, join_source="Input",
+                           output_filter="$['id','SageMakerOutput']")
 print(json.dumps(job.latest_transform_job.name))
 """)  # fmt: skip
     found = aws.client("sagemaker").describe_transform_job(TransformJobName=name)
     assert (found["BatchStrategy"], found["MaxPayloadInMB"]) == ("MultiRecord", 6)
     assert found["TransformInput"]["SplitType"] == "Line"
     assert found["TransformInput"]["ContentType"] == "application/jsonlines"
+    joined = {"JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
+    assert found["DataProcessing"] == joined
     output = found["TransformOutput"]
     assert (output["AssembleWith"], output["Accept"]) == ("Line", "application/jsonlines")
 

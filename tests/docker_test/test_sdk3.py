@@ -60,6 +60,34 @@ print(json.dumps(tuning.latest_tuning_job.hyper_parameter_tuning_job_name))
     assert parents == [{"HyperParameterTuningJobName": "before"}]
 
 
+def test_an_endpoint(aws: Cloud) -> None:
+    aws.run("3", START + f"""
+from pydantic import ValidationError
+from sagemaker.core.training.configs import Networking
+network = Networking(subnets=["subnet-1"], security_group_ids=["sg-1"])  # the SDK wants them back
+builder = sdk3.builder("s3://{BUCKET}/model.tar.gz", role=role, instance_type="ml.m5.xlarge",
+                       environment={{"TFSERVE_TOP_K": "2"}}, network=network)
+builder.build(model_name="served")
+try:
+    builder.deploy(endpoint_name="served", wait=False)
+except ValidationError as error:  # the stand-in tells of an empty data capture
+    assert all(found["loc"][0] == "data_capture_config" for found in error.errors())
+print("null")
+""")  # fmt: skip
+    sagemaker = aws.client("sagemaker")
+    name = sagemaker.describe_endpoint(EndpointName="served")["EndpointConfigName"]
+    [variant] = sagemaker.describe_endpoint_config(EndpointConfigName=name)["ProductionVariants"]
+    assert (variant["ModelName"], variant["InstanceType"]) == ("served", "ml.m5.xlarge")
+    container = sagemaker.describe_model(ModelName="served")["PrimaryContainer"]
+    assert "huggingface-pytorch-inference:2.6.0-transformers5" in container["Image"]
+    assert container["ModelDataUrl"] == f"s3://{BUCKET}/model.tar.gz"
+    assert container["Environment"] == {
+        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "TFSERVE_TOP_K": "2",
+    }
+
+
 def test_a_batch_transform_job(aws: Cloud) -> None:
     container = {"Image": "tfserve", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"}
     aws.client("sagemaker").create_model(
