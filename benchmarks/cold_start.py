@@ -27,7 +27,7 @@ import tfserve
 sys.path.insert(0, str(ROOT / "tests" / "docker_test"))
 
 from environments import environment
-from serving import post, resident, toolkit
+from servers import post, resident, toolkit
 
 VERSIONS = {"4": "4.57.6", "5": "5.23.0"}
 MORE = 100

@@ -278,12 +278,12 @@ def _without_truncation(file: Path) -> None:
 
 
 def vendor(folder: Path) -> None:
-    """Copy tfserve and the packages that a HuggingFace container lacks into ``folder``."""
+    """Copy tfserve, less its server, and what a HuggingFace container lacks into ``folder``."""
     # From where they are imported: in a training job they are such copies themselves.
     modules = ("tfserve", *(name for names in VENDORED.values() for name in names))
     for name in modules:
         source = Path(str(import_module(name).__file__)).parent
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi")
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi", "server")
         shutil.copytree(source, folder / name, ignore=ignored)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``tfserve check | train | evaluate | predict | serve | package | doctor``.
+"""The command line: ``check | train | evaluate | predict | serve | call | package | doctor``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -115,49 +115,68 @@ def evaluate(model: str, file: str, output: str | None, precision: str) -> None:
                 lines.write_all(answers)
 
 
+def _asked(command: Callable[..., None]) -> Callable[..., None]:
+    """The input, the output and the parameters of commands that answer records."""
+    for option in (
+        click.option("--threshold", type=float, help="Probability from which a label is given."),
+        click.option("--scores", is_flag=True, help="Give the scores of all labels."),
+        click.option("--top_k", type=int, help="Give the scores of the best labels."),
+        click.option("--resume", is_flag=True, help="Go on with an output that was interrupted."),
+        click.option(
+            "--output", help="Where the answers go, as JSON Lines. Default: standard output."
+        ),
+        click.argument("source", metavar="IN"),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("model")
-@click.argument("source", metavar="IN")
-@click.option("--output", help="Where the answers go, as JSON Lines. Default: standard output.")
-@click.option("--resume", is_flag=True, help="Go on with an output that was interrupted.")
-@click.option("--top_k", type=int, help="Give the scores of the best labels.")
-@click.option("--scores", is_flag=True, help="Give the scores of all labels.")
-@click.option("--threshold", type=float, help="Probability from which a label is given.")
+@_asked
 @click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
 def predict(
-    model: str, source: str, output: str | None, resume: bool, precision: str, **asked: Any
+    model: str, source: str, output: str | None, resume: bool, precision: str, **given: Any
 ) -> None:
     """Answer every record of IN (.jsonl, .csv, .tsv, or - for JSON Lines on standard input).
 
     One line per record, in order, with the record's other keys; a bad record is answered with its
     error. Until all is done, OUTPUT is called OUTPUT.partial.
     """
-    from tfserve import outputs
-    from tfserve.predictor import load
+    parameters = _parameters(given)
 
-    samples = _samples(source)
-    parameters = {
-        name: value for name, value in asked.items() if value is not None and value is not False
-    }
-    if output is None:
+    def answers(samples: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
+        from tfserve.predictor import load
+
         predictor = load(model, precision=precision)
-        bad = _write(predictor.stream(_parsed(samples, predictor), parameters), sys.stdout)
-    else:
-        settings = {**parameters, "precision": precision}
-        written = outputs.Output(output, outputs.question(source, model, settings))
-        with storing(Path(output)):
-            done = written.done(lambda: _count(source)) if resume else 0
-            if done is None:
-                click.echo(f"{output} is complete", err=True)
-                return
-            if Path(output).is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            predictor = load(model, precision=precision)
-            with written.open(done) as file:
-                rest = _parsed(islice(samples, done, None), predictor)
-                bad = _write(predictor.stream(rest, parameters), file, start=done)
-    if bad:
-        click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
+        return predictor.stream(_parsed(samples, predictor), parameters)
+
+    _answer(source, output, resume, (model, {**parameters, "precision": precision}), answers)
+
+
+@cli.command()
+@click.argument("url")
+@_asked
+@click.option("--workers", default=4, help="Requests at a time.", show_default=True)
+def call(
+    url: str, source: str, output: str | None, resume: bool, workers: int, **given: Any
+) -> None:
+    """Have the server at URL answer every record of IN, as predict does.
+
+    A key, if it wants one, is read from where it has its own: TFSERVE_API_KEYS or
+    TFSERVE_API_KEYS_FILE.
+    """
+    parameters = _parameters(given)
+
+    def answers(samples: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
+        from tfserve import client
+        from tfserve.settings import Settings
+
+        keys = Settings.from_environment().api_keys
+        key = keys[0] if keys else None
+        return client.by_line(url, samples, parameters, key=key, workers=workers)
+
+    _answer(source, output, resume, (url, parameters), answers)
 
 
 @cli.command()
@@ -191,12 +210,54 @@ def doctor(archive: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", help="Where to listen.")
-@click.option("--port", type=int, default=8080)
-def serve(model: str, host: str, port: int) -> None:
-    """Serve the MODEL directory: /ping, /invocations, /execution-parameters."""
-    from tfserve.server import serve as run
+@click.option("--port", type=int, default=8080, help="0 takes one that is free.")
+@click.option("--root-path", default="", help="Where a proxy in front has put it.")
+@click.option(
+    "--keep-unhealthy",
+    is_flag=True,
+    help="Do not end when the model cannot be loaded: /ping says why.",
+)
+def serve(model: str, **options: Any) -> None:
+    """Serve the MODEL directory over HTTP; /docs says how to ask.
 
-    run(model, host=host, port=port)
+    Limits, keys and defaults are settings of the environment (TFSERVE_…).
+    """
+    from tfserve.server.run import serve as run
+
+    run(model, **options)
+
+
+def _parameters(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in given.items() if v is not None and v is not False}
+
+
+def _answer(
+    source: str,
+    output: str | None,
+    resume: bool,
+    asked: tuple[str, dict[str, Any]],
+    answers: Callable[[Iterable[tuple[int, Any]]], Iterator[dict[str, Any]]],
+) -> None:
+    """Write ``answers`` to the samples of ``source``; ``asked`` is whom, and with what settings."""
+    from tfserve import outputs
+
+    samples = _samples(source)
+    if output is None:
+        bad = _write(answers(samples), sys.stdout)
+    else:
+        written = outputs.Output(output, outputs.question(source, *asked))
+        with storing(Path(output)):
+            done = written.done(lambda: _count(source)) if resume else 0
+            if done is None:
+                click.echo(f"{output} is complete", err=True)
+                return
+            if Path(output).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            answered = answers(islice(samples, done, None))
+            with written.open(done) as file:
+                bad = _write(answered, file, start=done)
+    if bad:
+        click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
 
 
 def _samples(source: str) -> Iterator[tuple[int, Any]]:

@@ -8,12 +8,16 @@
     ├── InstallError        an optional part of tfserve is not installed
     ├── StorageError        a file cannot be read or written
     ├── StoppedError        training was asked to stop and did, its state saved
-    ├── EndpointError       an endpoint on AWS that does not answer
+    ├── EndpointError       a server or an endpoint on AWS that does not answer
+    ├── ServingError        a server that cannot answer, for a reason of its own
+    │   ├── UnavailableError    not now: its model is being loaded, or it is stopping
+    │   └── BusyError           not in time: too much waits already
     └── RequestError        what a client sent
         ├── BodyError           the body as a whole
         ├── RecordError         one record of it
         ├── ParameterError      a parameter beside the records
         ├── MediaTypeError      Content-Type or Accept
+        ├── AccessError         a key that is missing or wrong
         └── TooLargeError       a limit was passed
 
 An error has a stable ``code`` (dotted words that programs may compare), an HTTP ``status``, a
@@ -98,9 +102,25 @@ class StoppedError(TfserveError):
 
 
 class EndpointError(TfserveError):
-    """An endpoint does not answer; ``busy`` says that asking again later may help."""
+    """A server or an endpoint of SageMaker does not answer."""
 
-    busy = False
+
+class ServingError(TfserveError):
+    """The server failed; the client did nothing wrong."""
+
+    status = 500
+
+
+class UnavailableError(ServingError):
+    """The server cannot answer now."""
+
+    status = 503
+
+
+class BusyError(ServingError):
+    """Too much waits to be answered in time; ``retry_after`` says in how many seconds it is not."""
+
+    status = 429
 
 
 class RequestError(TfserveError):
@@ -125,6 +145,12 @@ class MediaTypeError(RequestError):
     @property
     def status(self) -> int:  # type: ignore[override]
         return 406 if self.code == "accept.unsupported" else 415
+
+
+class AccessError(RequestError):
+    """A key is wanted, and none of those that are known was sent."""
+
+    status = 401
 
 
 class TooLargeError(RequestError):

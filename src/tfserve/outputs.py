@@ -1,4 +1,5 @@
-"""The output file of ``tfserve predict``: whole under its name, or partial and gone on with.
+"""The output file of ``tfserve predict`` and ``call``: whole under its name, or partial and gone on
+with.
 
 Until all answers are there, ``OUTPUT`` is called ``OUTPUT.partial``, and ``OUTPUT.partial.json``
 says what is asked of which model, so that no other command goes on with it.
@@ -78,12 +79,12 @@ class Output:
         )
 
 
-def question(source: str, model: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What an output answers: digests of the input and of the model's manifest, and settings."""
+def question(source: str, model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an output answers: the input and the model's manifest, or the server, and settings."""
     manifest = Path(model) / MANIFEST
     return {
         "input": source if source == "-" else sha256(Path(source)),
-        "model": sha256(manifest) if manifest.is_file() else None,
+        "model": sha256(manifest) if manifest.is_file() else model,
         "settings": dict(settings),
     }
 

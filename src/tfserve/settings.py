@@ -5,6 +5,17 @@ TFSERVE_TOP_K, TFSERVE_SCORES, TFSERVE_THRESHOLD, TFSERVE_ON_ERROR
                     the parameters of every request that does not give its own
 TFSERVE_MAX_BODY_MB, TFSERVE_MAX_RECORDS
                     larger requests are refused with 413
+
+and for our own server:
+
+TFSERVE_DEADLINE_S  a request that would take longer is refused with 429; 60, as endpoints of
+                    SageMaker allow, but 3600 where SAGEMAKER_BATCH tells of Batch Transform
+TFSERVE_MAX_QUEUE_TOKENS
+                    tokens that may wait; more are refused with 429
+TFSERVE_API_KEYS, TFSERVE_API_KEYS_FILE
+                    keys, separated by commas or one a line, of which a request must bring one
+TFSERVE_CORS_ORIGINS
+                    origins, separated by commas, whose pages may ask
 """
 
 from __future__ import annotations
@@ -12,9 +23,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tfserve.engines import PRECISIONS
@@ -22,6 +34,9 @@ from tfserve.errors import SettingsError, TooLargeError
 from tfserve.tasks.base import RULES, is_count
 
 PREFIX = "TFSERVE_"
+
+BATCH_DEADLINE_S = 3600
+"""The longest that a Batch Transform job waits for the answer to a request."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +49,20 @@ class Settings:
     parameters : of every request that does not give its own
     max_body_mb : megabytes of a request's body; Batch Transform sends at most 100
     max_records : records of a request
+    deadline_s : seconds in which a request is answered, or refused
+    max_queue_tokens : that may wait to be computed
+    api_keys : of which a request must bring one; none where it is empty
+    cors_origins : of pages that may ask
     """
 
     precision: str = "auto"
     parameters: dict[str, Any] = field(default_factory=dict)
     max_body_mb: int = 100
     max_records: int = 1_000_000
+    deadline_s: int = 60
+    max_queue_tokens: int = 1_000_000
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    cors_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -55,6 +78,10 @@ class Settings:
                 raise SettingsError("settings.unknown", f"found {variable}: {hint}")
             given[name] = _value(variable, name, text)
         parameters = {name: given.pop(name) for name in RULES if name in given}
+        if "api_keys_file" in given:
+            given["api_keys"] = _read_keys(given.pop("api_keys_file"))
+        if environment.get("SAGEMAKER_BATCH", "").lower() == "true":
+            given.setdefault("deadline_s", BATCH_DEADLINE_S)
         return cls(parameters=parameters, **given)
 
     def check_body(self, size: int) -> None:
@@ -81,15 +108,36 @@ _RULES = {
     "precision": (lambda v: v in PRECISIONS, ", ".join(PRECISIONS)),
     "max_body_mb": (is_count, "a whole number above 0"),
     "max_records": (is_count, "a whole number above 0"),
+    "deadline_s": (is_count, "a whole number above 0"),
+    "max_queue_tokens": (is_count, "a whole number above 0"),
+    "api_keys": (bool, "keys separated by commas"),
+    "api_keys_file": (lambda v: Path(v).is_file(), "a file with a key a line"),
+    "cors_origins": (bool, "origins separated by commas"),
 }
+_TEXTS = ("precision", "on_error", "api_keys_file")
+_LISTS = ("api_keys", "cors_origins")
 
 
 def _value(variable: str, name: str, text: str) -> Any:
     valid, expected = _RULES[name]
     value: Any = text
-    if name not in ("precision", "on_error"):
+    if name in _LISTS:
+        value = _parts(text.split(","))
+    elif name not in _TEXTS:
         with suppress(ValueError):  # numbers and booleans are JSON
             value = json.loads(text.lower())
     if not valid(value):
-        raise SettingsError("settings.value", f"{variable}: found {text!r}; expected {expected}")
+        found = "none" if name == "api_keys" else repr(text)
+        raise SettingsError("settings.value", f"{variable}: found {found}; expected {expected}")
     return value
+
+
+def _read_keys(file: str) -> tuple[str, ...]:
+    keys = _parts(Path(file).read_text("utf-8").splitlines())
+    if not keys:
+        raise SettingsError("settings.value", f"found no key in {file}; expected a key a line")
+    return keys
+
+
+def _parts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(stripped for text in texts if (stripped := text.strip()))

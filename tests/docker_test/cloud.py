@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 from environments import environment, variables
-from serving import free_port
+from servers import free_port
 
 SOURCES = Path(__file__).parents[2] / "src"
 REGION, ROLE, BUCKET = "eu-west-1", "arn:aws:iam::123456789012:role/tfserve", "tables"

@@ -10,7 +10,7 @@ from typing import Any
 
 from conftest import hyperparameters, sources
 from engine import docker
-from serving import Reply, free_port, get, post
+from servers import Reply, free_port, get, post
 
 PRETRAINED = "/opt/ml/input/data/model"
 NETWORK = "tfserve-test-inside"

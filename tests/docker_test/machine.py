@@ -1,4 +1,5 @@
-"""What the tests need of a machine beside Python: Java, a compiler, a container engine.
+"""What the tests need of a machine beside Python: Java, a compiler, a browser, a container
+engine.
 
 What is missing is installed where ``CONTAINER_TESTS_INSTALL=1`` says that the machine is there for
 it (Debian, root); elsewhere the tests that need it are skipped, and say what is missing.
@@ -19,6 +20,7 @@ PACKAGES = {
     "docker-compose": ["docker-compose"],
     "debootstrap": ["debootstrap"],
     "iptables": ["iptables"],
+    "chromium": ["chromium"],
 }
 """Command → Debian's packages that bring it."""
 

@@ -14,7 +14,7 @@ from conformance import Served, conformance
 from conftest import answered
 from containers import Running, train, tree
 from engine import docker
-from serving import asker, get
+from servers import asker, get
 
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
 """As the file systems of serverless endpoints are."""

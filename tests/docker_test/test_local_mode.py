@@ -11,7 +11,7 @@ from conformance import JSON, LINES, WAYS, Served, conformance
 from conftest import answered, hyperparameters, sources
 from containers import PRETRAINED
 from machine import need
-from serving import free_port
+from servers import free_port
 
 import tfserve
 from tfserve import archive

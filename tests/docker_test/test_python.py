@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conformance import LINES, Served, conformance
-from serving import asker, own_server
+from servers import asker, own_server
 
 from tfserve.handlers import input_fn, model_fn, output_fn, predict_fn
 

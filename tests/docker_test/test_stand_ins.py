@@ -11,7 +11,7 @@ from conformance import Served, conformance
 from conftest import answered
 from containers import Running, train, tree
 from engine import docker
-from serving import asker
+from servers import asker
 
 from tfserve.aws.source import source_dir
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conformance import JSON, LINES, Served, conformance
-from serving import asker, post, toolkit
+from servers import asker, post, toolkit
 
 WRONG = (
     ('{"data": [', JSON, JSON, 400, "body.not_json"),

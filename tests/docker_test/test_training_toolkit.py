@@ -13,7 +13,7 @@ from conformance import KINDS, conformance
 from conftest import answered, hyperparameters, sources
 from environments import environment, variables
 from machine import need
-from serving import asker, toolkit
+from servers import asker, toolkit
 
 from tfserve.aws.source import source_dir
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conformance import LINES
 from conftest import hyperparameters, sources
-from serving import own_server, post, resident, toolkit
+from servers import own_server, post, resident, toolkit
 
 import tfserve
 

@@ -62,8 +62,12 @@ class Process:
         self._process.start()
 
     def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def pid(self) -> int:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
 
     def wait(self, seconds: float = 60) -> int:
         """Its exit status: negative where a signal ended it."""

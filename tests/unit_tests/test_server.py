@@ -1,92 +1,199 @@
-"""The server of our image: SageMaker's hosting contract over real sockets."""
+"""The server: processes of its own, asked over real sockets."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
 import json
+import os
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Trained
+from conftest import Loaded, Trained
 from processes import Process
 
-import tfserve
-from tfserve.server import Server
+from tfserve import client as asking
+from tfserve.errors import EndpointError
 
 JSON, LINES = "application/json", "application/jsonlines"
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+    @property
+    def code(self) -> str:
+        return str(self.body["error"]["code"])
 
 
 class Client:
     """Asks a server on loopback."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        process.wait_until(lambda: "listening on" in process.err)
+        self.port = int(re.findall(r"listening on http://127\.0\.0\.1:(\d+)", process.err)[0])
 
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, str, Any]:
-        """Status, media type and body, decoded if it is JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """Header names have underscores here."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, named)
-        answer = connection.getresponse()
-        kind, text = answer.getheader("Content-Type", ""), answer.read().decode()
-        connection.close()
-        return answer.status, kind, json.loads(text) if kind == JSON else text
+        chunked = not isinstance(body, (bytes, str, type(None)))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, named, encode_chunked=chunked)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            text = answer.read().decode(errors="replace")
+        is_json = found.get("content-type") == JSON
+        return Reply(answer.status, found, json.loads(text) if is_json else text)
 
-    def ready(self) -> int:
-        """Wait until the model has loaded or cannot; the status of ``/ping`` then."""
-        deadline = time.monotonic() + 60
+    def predict(self, value: Any, path: str = "/predict", **headers: str) -> Reply:
+        return self.ask("POST", path, json.dumps(value).encode(), Content_Type=JSON, **headers)
+
+    def until(self, status: int, seconds: float = 60) -> Reply:
+        """Wait until ``/ping`` has this status."""
+        end = time.monotonic() + seconds
         while True:
-            status, _, body = self.ask("GET", "/ping")
-            if status == 200 or body["error"]["code"] != "server.loading":
-                return status
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            reply = self.ask("GET", "/ping")
+            if reply.status == status and (status != 503 or reply.code != "server.loading"):
+                return reply
+            assert time.monotonic() < end, self.process.err
+            time.sleep(0.01)
+
+    def metric(self, name: str) -> float:
+        lines = self.ask("GET", "/metrics").body.splitlines()
+        return float(next(line for line in lines if line.startswith(name)).rpartition(" ")[2])
+
+    @property
+    def worker(self) -> int:
+        """The process id of the worker: the server's only child."""
+        server = self.process.pid
+        return int(Path(f"/proc/{server}/task/{server}/children").read_text().split()[0])
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.process.err.splitlines()]
 
 
-@pytest.fixture
-def serving(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setenv("TFSERVE_PRECISION", "fp32")
-    monkeypatch.setenv("TFSERVE_MAX_BODY_MB", "1")
-    with Server(trained("classif"), "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        client = Client(server.server_address[1])
-        assert client.ready() == 200
+@contextmanager
+def served(model: Path, log: Path, *options: str, **environment: str) -> Iterator[Client]:
+    """A server that is stopped in the end, and then exits with 0."""
+    given = {f"TFSERVE_{name}": value for name, value in environment.items()}
+    command = ["serve", str(model), "--port", "0", *options]
+    client = Client(Process(command, log, environment=given))
+    yield client
+    client.process.send(signal.SIGTERM)
+    assert client.process.wait(40) == 0, client.process.err
+
+
+@pytest.fixture(scope="module")
+def client(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with served(trained("classif"), log, PRECISION="fp32", MAX_BODY_MB="1") as client:
+        client.until(200)
         yield client
-        server.shutdown()
-        thread.join()
+        assert not re.search("parcel|invoice|secret", client.process.err)
 
 
-def test_it_answers_as_the_predictor_does(serving: Client, trained: Trained) -> None:
+def test_it_answers_as_the_predictor_does(client: Client, loaded: Loaded) -> None:
     texts = ["where is my parcel", "refund the invoice"]
-    expected = tfserve.load(trained("classif"), precision="fp32").predict(texts)
+    expected = loaded("classif").predict(texts)
     lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
-    for body, kind in ((json.dumps({"data": texts}).encode(), JSON), (lines, LINES)):
-        status, media_type, answer = serving.ask("POST", "/invocations", body, Content_Type=kind)
-        assert (status, media_type) == (200, JSON)
-        assert answer == {"predictions": expected}
-        status, media_type, answer = serving.ask(
-            "POST", "/invocations", body, Content_Type=kind, Accept=LINES
-        )
-        assert (status, media_type) == (200, LINES)
-        assert [json.loads(line) for line in answer.splitlines()] == expected
+    for path in ("/invocations", "/predict"):
+        for body, kind in ((json.dumps({"data": texts}).encode(), JSON), (lines, LINES)):
+            reply = client.ask("POST", path, body, Content_Type=kind)
+            assert (reply.status, reply.body) == (200, {"predictions": expected})
+            reply = client.ask("POST", path, body, Content_Type=kind, Accept=LINES)
+            assert (reply.status, reply.headers["content-type"]) == (200, LINES)
+            assert [json.loads(line) for line in reply.body.splitlines()] == expected
 
 
-def test_it_says_what_batch_transform_asks(serving: Client) -> None:
-    status, _, answer = serving.ask("GET", "/execution-parameters")
-    assert status == 200
-    assert answer["BatchStrategy"] == "MULTI_RECORD"
-    assert answer["MaxPayloadInMB"] == 6
-    assert answer["MaxConcurrentTransforms"] >= 1
+@pytest.mark.parametrize("task", ["ner", "multilabel-classif", "regression"])
+def test_every_task_is_served(task: str, trained: Trained, loaded: Loaded, tmp_path: Path) -> None:
+    family = "layoutlm" if task == "ner" else "bert"
+    record: dict[str, Any] = {"text": "the parcel of Anna is late " * 40, "id": 7}
+    if task == "ner":
+        record["bbox"] = [[1, 2, 3, 4]] * 240
+    expected = loaded(task, family).predict([record, record])
+    with served(trained(task, family), tmp_path / "log", PRECISION="fp32") as client:
+        client.until(200)
+        assert client.predict([record, record]).body == {"predictions": expected}
+        answer = client.ask("GET", "/openapi.json").body["components"]["schemas"]["Answer"]
+        assert set(answer["required"]) <= set(expected[0]) <= {*answer["properties"], "id",
+                                                               "truncated"}  # fmt: skip
+        assert client.ask("GET", "/info").body["use_bbox"] is (task == "ner")
+
+
+def test_a_text_in_the_address_is_answered(client: Client, loaded: Loaded) -> None:
+    expected = loaded("classif").predict(["late parcel"], {"top_k": 2})
+    reply = client.ask("GET", "/predict?text=late%20parcel&top_k=2")
+    assert (reply.status, reply.body) == (200, {"predictions": expected})
+
+
+def test_what_a_request_took_is_told(client: Client) -> None:
+    reply = client.predict(["late parcel", "late parcel", "refund"], X_Request_Id="my-own.id:7")
+    headers = reply.headers
+    assert headers["x-request-id"] == "my-own.id:7"
+    assert int(headers["x-tokens"]) >= 5
+    assert float(headers["x-compute-ms"]) > 0
+    assert float(headers["x-queue-ms"]) >= 0
+    info = client.ask("GET", "/info").body
+    assert headers["x-model-version"] == info["model_version"]
+    assert info["task_name"] == "classif"
+    assert info["limits"]["max_body_mb"] == 1
+    assert info["engine"]["precision"] == "fp32"
+    assert client.metric("tfserve_tokens_total") > 0
+    own = client.predict(["late"], X_Request_Id="a b\tc").headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", own)
+
+
+def test_no_text_and_every_request_is_logged(client: Client) -> None:
+    client.predict(["a secret"], X_Request_Id="logged-1")
+    client.predict([{"secret": 1}], X_Request_Id="logged-2")
+    client.ask("GET", "/predict?text=secret", X_Request_Id="logged-3")
+    client.ask("GET", "/secret", X_Request_Id="logged-4")
+    client.process.wait_until(lambda: "logged-4" in client.process.err, 5)
+    lines = {line["request_id"]: line for line in client.logged() if "request_id" in line}
+    assert lines["logged-1"]["status"] == 200
+    assert lines["logged-1"]["records"] == 1
+    assert lines["logged-1"]["total_ms"] >= lines["logged-1"]["compute_ms"]
+    assert [lines[f"logged-{n}"]["status"] for n in (2, 3, 4)] == [400, 200, 404]
+    assert not [line for line in lines.values() if line["path"] == "/ping"]
+
+
+def test_it_says_what_batch_transform_asks(client: Client) -> None:
+    reply = client.ask("GET", "/execution-parameters")
+    assert reply.status == 200
+    assert reply.body["BatchStrategy"] == "MULTI_RECORD"
+    assert reply.body["MaxPayloadInMB"] == 1
+    assert reply.body["MaxConcurrentTransforms"] >= 1
+
+
+def test_its_documentation_comes_from_nowhere_else(client: Client) -> None:
+    page = client.ask("GET", "/docs").body
+    sources = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(sources) >= 2
+    for source in sources:
+        assert client.ask("GET", source).status == 200, source
+    document = client.ask("GET", "/openapi.json").body
+    body = document["paths"]["/predict"]["post"]
+    example = body["requestBody"]["content"][JSON]["example"]
+    told = body["responses"]["200"]["content"][JSON]["example"]["predictions"]
+    answers = client.predict(example).body["predictions"]
+    assert [answer["pred"] for answer in answers] == [answer["pred"] for answer in told]
 
 
 @pytest.mark.parametrize(
@@ -95,71 +202,291 @@ def test_it_says_what_batch_transform_asks(serving: Client) -> None:
         ("POST", "/invocations", b"{", {"Content_Type": JSON}, 400, "body.not_json"),
         ("POST", "/invocations", b"", {"Content_Type": JSON}, 400, "body.empty"),
         ("POST", "/invocations", b'[{"txt": 1}]', {}, 400, "record.field_missing"),
+        ("POST", "/invocations", b'{"data": ["a"], "parameters": {"x": 1}}', {}, 400,
+         "parameters.unknown"),
         ("POST", "/invocations", b"x", {"Content_Type": "image/png"}, 415,
          "content_type.unsupported"),
         ("POST", "/invocations", b'["a"]', {"Accept": "image/png"}, 406, "accept.unsupported"),
         ("POST", "/invocations", b" " * 1_000_001, {}, 413, "body.too_large"),
+        ("POST", "/invocations", b"x", {"Content_Encoding": "br"}, 415, "content_type.encoding"),
+        ("POST", "/invocations", b"x", {"Content_Encoding": "gzip"}, 400, "body.not_gzip"),
+        ("POST", "/invocations", gzip.compress(b'["a"]')[:-9], {"Content_Encoding": "gzip"}, 400,
+         "body.not_gzip"),
+        ("POST", "/invocations", gzip.compress(b" " * 2_000_000), {"Content_Encoding": "gzip"}, 413,
+         "body.too_large"),
+        ("GET", "/predict", None, {}, 400, "record.field_missing"),
+        ("GET", "/predict?text=a&top_k=x", None, {}, 400, "parameters.value"),
         ("GET", "/nothing", None, {}, 404, "server.path"),
-        ("POST", "/ping", b"{}", {}, 404, "server.path"),
+        ("POST", "/ping", b"{}", {}, 405, "server.method"),
+        ("GET", "/invocations", None, {}, 405, "server.method"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_has_its_status_and_code(
-    serving: Client, method: str, path: str, body: bytes, headers: Any, status: int, code: str
+    client: Client, method: str, path: str, body: bytes, headers: Any, status: int, code: str
 ) -> None:
-    got, media_type, answer = serving.ask(method, path, body, **headers)
-    assert (got, media_type, answer["error"]["code"]) == (status, JSON, code)
-    assert serving.ask("GET", "/ping")[0] == 200
+    reply = client.ask(method, path, body, **headers)
+    assert (reply.status, reply.headers["content-type"], reply.code) == (status, JSON, code)
+    assert client.ask("GET", "/ping").status == 200
 
 
-def test_clients_that_go_away_leave_it_well(serving: Client) -> None:
-    for sent in (
-        b"",
-        b"POST /invocations HTTP/1.1\r\nContent-Length: 50\r\n\r\n{",
-        b"\xff\xfe\r\n",
+def test_bodies_come_packed_and_in_pieces(client: Client) -> None:
+    body = b'{"data": ["late parcel"]}'
+    expected = client.ask("POST", "/predict", body).body
+    assert client.ask("POST", "/predict", gzip.compress(body), Content_Encoding="gzip").body == (
+        expected
+    )
+    assert client.ask("POST", "/predict", iter([body[:9], body[9:]])).body == expected
+    pieces = (b" " * 100_000 for _ in range(11))
+    assert client.ask("POST", "/predict", pieces).code == "body.too_large"
+
+
+RAW = {
+    "nothing": b"",
+    "no HTTP": b"\xff\xfe\r\n\r\n",
+    "half a line": b"POST /invoc",
+    "half the headers": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Le",
+    "half a body": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{",
+    "a length that is none": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+    "two lengths": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+                   b"Content-Length: 2\r\n\r\n12",
+    "a length below 0": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+    "bad chunks": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a huge header": b"GET /ping HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 300_000 + b"\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_what_is_no_request_harms_nobody(kind: str, client: Client) -> None:
+    answer = b""
+    with (
+        socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw,
+        contextlib.suppress(OSError),  # it closes the connection while we still send
     ):
-        with socket.create_connection(("127.0.0.1", serving.port)) as client:
-            client.sendall(sent)
-    assert serving.ask("GET", "/ping")[0] == 200
+        raw.sendall(RAW[kind])
+        raw.shutdown(socket.SHUT_WR)
+        while part := raw.recv(65536):
+            answer += part
+    assert not answer or answer.startswith(b"HTTP/1.1 4")
+    assert client.ask("GET", "/ping").status == 200
 
 
-def test_many_at_once_are_all_answered(serving: Client) -> None:
-    def ask(number: int) -> str:
-        body = json.dumps({"data": [{"text": f"parcel {number}", "id": number}]}).encode()
-        status, _, answer = serving.ask("POST", "/invocations", body, Content_Type=JSON)
-        assert status == 200
-        return str(answer["predictions"][0]["id"])
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(40))) == [str(number) for number in range(40)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def test_requests_one_behind_the_other_are_answered_in_order(client: Client) -> None:
+    asked = b"".join(
+        b"GET /predict?text=late%20parcel&top_k=" + top + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+        for top in (b"1", b"2", b"x", b"3")
+    )
+    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as raw:
+        raw.sendall(asked)
+        answers = b""
+        while answers.count(b"HTTP/1.1") < 4 or not answers.endswith(b"}"):
+            answers += raw.recv(65536)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"400", b"200"]
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_sigterm_ends_it_cleanly_and_a_damaged_model_stays_unhealthy(
-    damaged: bool, copied: Trained, tmp_path: Path
+def test_many_at_once_get_their_own_answers(client: Client, loaded: Loaded) -> None:
+    texts = [f"parcel {'invoice ' * (number % 7)}{number}" for number in range(60)]
+    expected = loaded("classif").predict(texts, {"scores": True})
+
+    def ask(number: int) -> Any:
+        if number % 10 == 9:  # the others do not notice
+            return client.predict([{"txt": number}]).code
+        asked = {"data": [{"text": texts[number], "id": number}], "parameters": {"scores": True}}
+        return client.predict(asked).body["predictions"][0]
+
+    with ThreadPoolExecutor(16) as pool:
+        for number, answer in enumerate(pool.map(ask, range(60))):
+            if number % 10 == 9:
+                assert answer == "record.field_missing"
+                continue
+            assert answer.pop("id") == number
+            scores = answer.pop("scores")
+            assert scores == pytest.approx(expected[number]["scores"], abs=1e-5)
+
+
+def test_a_client_that_goes_away_is_noticed(client: Client) -> None:
+    texts = [f"parcel number {number} " * 20 for number in range(300)]
+    body = json.dumps(texts).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", client.port)) as raw:
+        raw.sendall(head + body)
+        time.sleep(0.05)
+    client.process.wait_until(lambda: '"status":499' in client.process.err, 20)
+    client.process.wait_until(lambda: client.metric("tfserve_queue_tokens") == 0, 20)
+
+
+def test_large_requests_let_small_ones_pass(client: Client, loaded: Loaded) -> None:
+    words = ("where", "is", "my", "parcel", "late", "invoice", "refund", "the")
+    texts = [" ".join(words[n >> 3 * k & 7] for k in range(5)) for n in range(12_000)]
+    replies: list[Reply] = []
+    large = threading.Thread(target=lambda: replies.append(client.predict(texts)))
+    large.start()
+    passed = 0
+    while large.is_alive():
+        assert client.predict(["late parcel"]).status == 200
+        passed += large.is_alive()
+    assert passed >= 1
+    preds = [answer["pred"] for answer in replies[0].body["predictions"]]
+    expected = [answer["pred"] for answer in loaded("classif").predict(texts)]
+    same = sum(one == other for one, other in zip(preds, expected, strict=True))
+    assert same >= 0.999 * len(texts)  # another batch rounds otherwise
+
+
+def test_the_client_asks_for_any_number(client: Client, loaded: Loaded) -> None:
+    texts = [f"where is parcel {number}" for number in range(250)]
+    url = f"http://127.0.0.1:{client.port}"
+    found = asking.predict(url, iter(texts), {"top_k": 1}, max_records=40)
+    expected = loaded("classif").predict(texts, {"top_k": 1})
+    assert [answer["pred"] for answer in found] == [answer["pred"] for answer in expected]
+    assert [len(answer["scores"]) for answer in found] == [1] * 250
+    [bad] = asking.predict(url, [{"title": "a"}])
+    assert bad["error"]["code"] == "record.field_missing"
+    with pytest.raises(EndpointError, match="classif understands"):
+        asking.predict(url, ["a"], {"threshold": 0.5})
+
+
+def test_a_server_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(EndpointError, match=r"cannot ask http.*refused"):
+            asking.predict(f"http://127.0.0.1:{unused.getsockname()[1]}", ["a"])
+
+
+def test_the_shell_asks_as_it_predicts(client: Client, loaded: Loaded, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"late parcel {number}", "id": number}) for number in range(30)]
+    lines[3], lines[7], lines[29] = "no JSON", '{"title": 1}', '{"text": ""}'
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    model = loaded("classif").artifact
+    assert model is not None
+    answered = []
+    for whom in (["predict", str(model.path), "--precision", "fp32"],
+                 ["call", f"http://127.0.0.1:{client.port}/"]):  # fmt: skip
+        output = tmp_path / f"{whom[0]}.jsonl"
+        process = Process([whom[0], whom[1], str(tmp_path / "in.jsonl"), "--output", str(output),
+                           *whom[2:]], tmp_path / whom[0])  # fmt: skip
+        assert process.wait() == 0, process.err
+        assert "3 records could not be answered" in process.err
+        answered.append([json.loads(line) for line in output.read_text("utf-8").splitlines()])
+    for one, other in zip(*answered, strict=True):
+        assert one.pop("proba", 0) == pytest.approx(other.pop("proba", 0), abs=1e-5)
+        assert one == other
+    assert [answer["error"]["line"] for answer in answered[1] if "error" in answer] == [4, 8, 30]
+
+
+def test_keys_are_wanted(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("first\nsecond\n")
+    options = ("--root-path", "/models/tickets")
+    given = {"API_KEYS_FILE": str(tmp_path / "keys"), "CORS_ORIGINS": "https://a.example"}
+    with served(trained("classif"), tmp_path / "log", *options, **given) as client:
+        client.until(200)
+        for header in ({}, {"Authorization": "Bearer third"}, {"Authorization": "Basic first"}):
+            reply = client.predict(["late"], **header)
+            assert (reply.status, reply.code) == (401, "access.key")
+            assert reply.headers["www-authenticate"] == "Bearer"
+        for key in ("first", "second"):
+            assert client.predict(["late"], Authorization=f"Bearer {key}").status == 200
+            url = f"http://127.0.0.1:{client.port}"
+            assert len(asking.predict(url, ["late", "refund"], key=key)) == 2
+        assert client.ask("GET", "/health").body == {"status": "ok"}
+        assert client.ask("GET", "/metrics").status == 401
+        document = client.ask("GET", "/openapi.json").body
+        assert document["servers"] == [{"url": "/models/tickets"}]
+        assert document["security"] == [{"key": []}]
+        asked = {"Origin": "https://a.example", "Access_Control_Request_Method": "POST"}
+        allowed = client.ask("OPTIONS", "/predict", **asked).headers
+        assert allowed["access-control-allow-origin"] == "https://a.example"
+        refused = client.ask("OPTIONS", "/predict", **{**asked, "Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in refused.headers
+    assert "first" not in client.process.err
+
+
+def test_too_much_at_once_is_refused_with_the_time_to_wait(
+    trained: Trained, tmp_path: Path
+) -> None:
+    given = {"MAX_QUEUE_TOKENS": "300", "MAX_RECORDS": "500"}
+    with served(trained("classif"), tmp_path / "log", **given) as client:
+        client.until(200)
+
+        def ask(number: int) -> Reply:
+            return client.predict([f"parcel {i} of {number}" for i in range(20)])
+
+        with ThreadPoolExecutor(24) as pool:
+            replies = list(pool.map(ask, range(120)))
+        assert {reply.status for reply in replies} == {200, 429}
+        for reply in replies:
+            if reply.status == 429:
+                assert reply.code == "server.queue_full"
+                assert int(reply.headers["retry-after"]) >= 1
+            else:
+                assert len(reply.body["predictions"]) == 20
+        url = f"http://127.0.0.1:{client.port}"
+        texts = [f"parcel {i} of many" for i in range(400)]
+        assert len(asking.predict(url, texts, workers=16, max_records=20)) == 400  # it waits
+        assert client.predict(["late"] * 501).code == "body.too_many"
+        assert client.predict(["late"]).status == 200
+
+
+def test_a_killed_worker_is_replaced(trained: Trained, tmp_path: Path) -> None:
+    with served(trained("classif"), tmp_path / "log") as client:
+        client.until(200)
+        stop = threading.Event()
+
+        def ask(number: int) -> set[tuple[int, str]]:
+            seen = set()
+            while not stop.is_set():
+                reply = client.predict([f"parcel {number} {time.monotonic()}" * 30])
+                seen.add((reply.status, "" if reply.status == 200 else reply.code))
+                time.sleep(0.002)
+            return seen
+
+        with ThreadPoolExecutor(8) as pool:
+            asking = [pool.submit(ask, number) for number in range(8)]
+            time.sleep(0.5)
+            killed = client.worker
+            os.kill(killed, signal.SIGKILL)
+            assert client.until(503, 10).code == "server.restarting"
+            client.until(200)
+            time.sleep(0.2)
+            stop.set()
+            seen = set[tuple[int, str]]().union(*(one.result() for one in asking))
+        assert client.worker != killed
+        assert (200, "") in seen
+        assert seen <= {(200, ""), (500, "server.crashed"), (503, "server.restarting")}
+        assert (500, "server.crashed") in seen
+        assert client.metric("tfserve_worker_starts") == 2
+
+
+def test_sigterm_loses_nothing_that_was_accepted(trained: Trained, tmp_path: Path) -> None:
+    with served(trained("classif"), tmp_path / "log") as client:
+        client.until(200)
+
+        def ask(number: int) -> int:
+            return len(
+                client.predict([f"{number} parcel {i}" for i in range(300)]).body["predictions"]
+            )
+
+        with ThreadPoolExecutor(6) as pool:
+            asking = [pool.submit(ask, number) for number in range(6)]
+            client.process.wait_until(lambda: client.metric("tfserve_queue_windows") > 0, 20)
+            time.sleep(0.3)
+            client.process.send(signal.SIGTERM)
+            assert [one.result() for one in asking] == [300] * 6
+
+
+def test_a_model_that_is_damaged_ends_it_unless_it_is_told_to_stay(
+    copied: Trained, tmp_path: Path
 ) -> None:
     model = copied("classif")
-    if damaged:
-        (model / "config.json").write_text("{}", "utf-8")
-    port = free_port()
-    process = Process(["serve", str(model), "--port", str(port)], tmp_path / "log")
-    process.wait_until(lambda: "listening" in process.err)
-    client = Client(port)
-    if damaged:
-        assert client.ready() == 503
-        assert client.ask("GET", "/ping")[2]["error"]["code"] == "model.tampered"
-        status, _, answer = client.ask("POST", "/invocations", b'["a"]', Content_Type=JSON)
-        assert (status, answer["error"]["code"]) == (503, "model.tampered")
-        assert "is not the file that training wrote" in process.err
-    else:
-        assert client.ready() == 200
-    process.send(signal.SIGTERM)
-    assert process.wait(30) == 0
+    (model / "config.json").write_text("{}", "utf-8")
+    process = Process(["serve", str(model), "--port", "0"], tmp_path / "ends")
+    assert process.wait() == 1
+    assert "is not the file that training wrote" in process.err
+    assert "Traceback" not in process.err
+    with served(model, tmp_path / "stays", "--keep-unhealthy") as client:
+        assert client.until(503).code == "model.tampered"
+        assert client.predict(["a"]).code == "model.tampered"
+        assert client.ask("GET", "/health").body["error"]["code"] == "model.tampered"
+        assert client.ask("GET", "/info").status == 503
 
 
 def test_a_port_that_is_taken_is_said(trained: Trained, tmp_path: Path) -> None:
@@ -172,3 +499,13 @@ def test_a_port_that_is_taken_is_said(trained: Trained, tmp_path: Path) -> None:
     assert port in process.err
     assert "Address already in use" in process.err
     assert "Traceback" not in process.err
+
+
+def test_a_setting_that_the_task_does_not_understand_ends_it(
+    trained: Trained, tmp_path: Path
+) -> None:
+    given = {"TFSERVE_THRESHOLD": "0.5"}
+    command = ["serve", str(trained("classif")), "--port", "0"]
+    process = Process(command, tmp_path / "log", environment=given)
+    assert process.wait() == 1
+    assert "classif understands top_k, scores, on_error" in process.err

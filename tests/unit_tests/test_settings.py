@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import Trained
@@ -30,6 +31,38 @@ def test_settings_are_read_from_the_environment() -> None:
     assert Settings.from_environment(environment) == expected
 
 
+def test_settings_of_the_server_are_read(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("one\n\n  two \n", "utf-8")
+    environment = {
+        "TFSERVE_DEADLINE_S": "5",
+        "TFSERVE_MAX_QUEUE_TOKENS": "1000",
+        "TFSERVE_API_KEYS_FILE": str(keys),
+        "TFSERVE_CORS_ORIGINS": "https://a.example, https://b.example",
+    }
+    settings = Settings.from_environment(environment)
+    assert (settings.deadline_s, settings.max_queue_tokens) == (5, 1000)
+    assert settings.api_keys == ("one", "two")
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert Settings.from_environment({"TFSERVE_API_KEYS": "a,b"}).api_keys == ("a", "b")
+    assert "one" not in repr(settings)
+
+
+def test_batch_transform_may_take_its_time() -> None:
+    batch = {"SAGEMAKER_BATCH": "True"}
+    assert Settings.from_environment({}).deadline_s == 60
+    assert Settings.from_environment(batch).deadline_s == 3600
+    assert Settings.from_environment({**batch, "TFSERVE_DEADLINE_S": "9"}).deadline_s == 9
+
+
+def test_no_key_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n")
+    with pytest.raises(SettingsError, match=r"no key in .*keys; expected a key a line"):
+        Settings.from_environment({"TFSERVE_API_KEYS_FILE": str(tmp_path / "keys")})
+    with pytest.raises(SettingsError, match="found none; expected keys separated by commas"):
+        Settings.from_environment({"TFSERVE_API_KEYS": " , "})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -43,6 +76,8 @@ def test_settings_are_read_from_the_environment() -> None:
         ("TFSERVE_PRECISION", "fp8", "auto, fp32, bf16, fp16"),
         ("TFSERVE_ON_ERROR", "ignore", "raise or record"),
         ("TFSERVE_MAX_BODY_MB", "-1", "above 0"),
+        ("TFSERVE_DEADLINE_S", "soon", "above 0"),
+        ("TFSERVE_API_KEYS_FILE", "/nowhere", "a file with a key a line"),
     ],
 )
 def test_a_setting_that_is_wrong_is_said(name: str, value: str, said: str) -> None:

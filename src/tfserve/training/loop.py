@@ -27,6 +27,7 @@ from tfserve.engines.torch import TorchEngine, quiet, tensors
 from tfserve.errors import HParamsError, StoppedError
 from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
+from tfserve.processing import Prepared
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
 from tfserve.tasks.base import MINIMISED, Answer, Array
@@ -267,7 +268,8 @@ class Loop:
     def _evaluate(self) -> dict[str, Any]:
         """Loss and metrics on dev."""
         self.model.eval()
-        logits = self.predictor.logits(self.dev.encoded)
+        prepared = Prepared.of(self.dev.encoded)
+        logits = self.predictor.logits(prepared, self.predictor.run(prepared.windows))
         answers = self.task.decode(logits, self.dev.records, Parameters())
         metrics = self.task.metrics(self.dev.table.labels, answers)
         join = np.concatenate if self.task.per_word else np.stack

@@ -14,6 +14,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from tfserve.aws import client as asking
+from tfserve.client import ATTEMPTS, LONGEST_WAIT
 from tfserve.errors import EndpointError, TooLargeError
 
 
@@ -121,13 +122,13 @@ def test_a_busy_endpoint_is_asked_again_after_growing_pauses(
 
 def test_an_endpoint_that_stays_busy_is_given_up(stubbed: Any, pauses: list[float]) -> None:
     client, stubber = stubbed
-    for _ in range(asking.ATTEMPTS):
+    for _ in range(ATTEMPTS):
         stubber.add_client_error("invoke_endpoint", "ThrottlingException", "slow down", 400)
     with pytest.raises(EndpointError, match="slow down") as caught:
         asking.predict("ep", ["a"], client=client)
     assert caught.value.code == "endpoint.ThrottlingException"
-    assert len(pauses) == asking.ATTEMPTS - 1
-    assert max(pauses) <= asking.LONGEST_WAIT
+    assert len(pauses) == ATTEMPTS - 1
+    assert max(pauses) <= LONGEST_WAIT
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

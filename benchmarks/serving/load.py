@@ -1,0 +1,141 @@
+"""Load on an HTTP server: clients that each wait for their answer, or requests at a rate."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+
+@dataclass
+class Result:
+    """What a run saw.
+
+    Attributes
+    ----------
+    latencies : seconds of the requests that were answered with 200
+    seconds : of the run
+    """
+
+    seconds: float
+    latencies: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def rate(self) -> float:
+        """Requests answered with 200, per second."""
+        return len(self.latencies) / self.seconds
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds; infinite where nothing was answered."""
+        return float(np.quantile(self.latencies, share)) * 1e3 if self.latencies else float("inf")
+
+
+class Connection(asyncio.Protocol):
+    """One connection, kept: a request's bytes out, a status back."""
+
+    def __init__(self) -> None:
+        self.buffer, self.expected = b"", -1
+        self.answer: asyncio.Future[int] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes) -> asyncio.Future[int]:
+        """The status of the answer, or 0 where the connection broke."""
+        self.answer = asyncio.get_running_loop().create_future()
+        if self.transport.is_closing():
+            self.answer.set_result(0)
+        else:
+            self.transport.write(request)
+        return self.answer
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if self.expected < 0 and (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+            self.expected = end + 4 + length
+        if 0 <= self.expected <= len(self.buffer):
+            status, self.buffer, self.expected = int(self.buffer[9:12]), b"", -1
+            self._done(status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._done(0)
+
+    def _done(self, status: int) -> None:
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_result(status)
+
+
+def request(path: str, body: bytes) -> bytes:
+    """The bytes of a POST of JSON."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def _connect(port: int) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(
+        Connection, "127.0.0.1", port
+    )
+    return connection
+
+
+async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Result:
+    """So many clients that ask again as soon as they have their answer."""
+    result, order = Result(seconds), iter(range(10**9))
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        connection = await _connect(port)
+        while (began := time.perf_counter()) < end:
+            status = await connection.ask(requests[next(order) % len(requests)])
+            now = time.perf_counter()
+            if now > end:
+                break
+            result.statuses[status] += 1
+            if status == 200:
+                result.latencies.append(now - began)
+            elif connection.transport.is_closing():
+                connection = await _connect(port)
+        connection.transport.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return result
+
+
+async def open_loop(
+    port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0
+) -> Result:
+    """Requests that come by chance, so many a second, whatever the server does (Poisson)."""
+    result, rng = Result(seconds), random.Random(seed)
+    idle: list[Connection] = []
+    asking: set[asyncio.Task[None]] = set()
+
+    async def ask(body: bytes, due: float) -> None:
+        connection = idle.pop() if idle else await _connect(port)
+        status = await connection.ask(body)
+        result.statuses[status] += 1
+        if status == 200:
+            result.latencies.append(time.perf_counter() - due)
+        if not connection.transport.is_closing():
+            idle.append(connection)
+
+    begin = due = time.perf_counter()
+    while (due := due + rng.expovariate(rate)) < begin + seconds:
+        if (pause := due - time.perf_counter()) > 0:
+            await asyncio.sleep(pause)
+        task = asyncio.ensure_future(ask(rng.choice(requests), due))
+        asking.add(task)
+        task.add_done_callback(asking.discard)
+    if asking:
+        await asyncio.wait(asking, timeout=60)
+    for connection in idle:
+        connection.transport.close()
+    return result

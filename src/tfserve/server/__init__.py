@@ -1,0 +1,11 @@
+"""The HTTP server: requests of many clients, answered together by one model.
+
+    service    a request's way from body to answer
+    batcher    windows of all requests, computed together; schedule and cost decide which
+    worker     the model, in a process of its own
+    app        routes, keys, headers, log
+    run        listening and stopping
+
+SIGTERM stops accepting, answers what was accepted and exits with 0. While the model loads, or when
+it cannot, ``/ping`` is 503 and says why.
+"""

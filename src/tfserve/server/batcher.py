@@ -1,0 +1,199 @@
+"""The dynamic batcher: the windows of many requests, computed together.
+
+One event loop, no locks: requests add their windows to the schedule, the worker computes batches,
+and each window goes back to all who wait for it. A window that is wanted twice at the same time is
+computed once. A batch that fails is halved until the one that is to blame fails by itself. When the
+worker dies, what it was computing fails, what waits goes on waiting, and another one is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tfserve.encoding import Window
+from tfserve.errors import ServingError, TfserveError, UnavailableError
+from tfserve.server.schedule import Job, Run, Schedule
+from tfserve.server.worker import BatchError, CrashError, Worker
+from tfserve.tasks.base import Array
+
+log = logging.getLogger("tfserve")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds before a worker is started again; twice as long each time that it dies young."""
+
+YOUNG = 60.0
+"""Seconds."""
+
+
+STARTING = UnavailableError("server.loading", "the model is being loaded")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the model computed for the windows of a request.
+
+    Attributes
+    ----------
+    queued, computing : seconds until the first of them began, and from then until the last was done
+    """
+
+    outputs: list[Array]
+    queued: float
+    computing: float
+
+
+class Batcher:
+    """Computes windows with a worker that it keeps alive.
+
+    Parameters
+    ----------
+    start : starts a worker
+    observe : is told of every batch that was computed
+
+    Attributes
+    ----------
+    failure : why there is no worker; None while there is one
+    schedule : None until there was one
+    starts : how often one was started
+    given_up : the first could not be started, and no other will be
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[Worker]],
+        observe: Callable[[Run, float], None] = lambda *_: None,
+    ) -> None:
+        self._start, self._observe = start, observe
+        self.failure: ServingError | None = STARTING
+        self.worker: Worker | None = None
+        self.starts = 0
+        self.given_up = False
+        self.schedule: Schedule | None = None
+        self._jobs: dict[bytes, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due = False
+
+    async def keep(self) -> None:
+        """Start the worker, and another one whenever it dies; returns if the first cannot be."""
+        pause = FIRST_PAUSE
+        while True:
+            born = _now()
+            self.starts += 1
+            try:
+                worker = await self._start()
+            except TfserveError as error:
+                self.failure = UnavailableError(error.code, error.message, **error.place)
+                log.error("%s", error, extra={"fields": {"code": error.code}})
+                if self.schedule is None:
+                    self.given_up = True
+                    return
+            else:
+                lanes, budget = worker.facts["lanes"], worker.facts["budget"]
+                self.schedule = self.schedule or Schedule(lanes, budget)
+                self.worker, self.failure = worker, None
+                self._pump()
+                try:
+                    await worker.ended
+                finally:
+                    self.worker = None
+                    worker.stop()
+                self.failure = UnavailableError(
+                    "server.restarting", "the process with the model died and is being restarted"
+                )
+                log.error("the worker ended with %s; starting another", worker.process.returncode)
+            pause = FIRST_PAUSE if _now() - born > YOUNG else min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    async def run(self, windows: Sequence[Window]) -> Computed:
+        """Compute windows; when it is cancelled, what nobody else wants is not computed.
+
+        Raises ServingError, or ``failure`` where there is no worker.
+        """
+        if self.failure is not None or self.schedule is None:
+            raise (self.failure or STARTING).at()
+        now = _now()
+        loop = asyncio.get_running_loop()
+        waiting: list[tuple[Job, asyncio.Future[Array]]] = []
+        for window in windows:
+            key = window.key
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = Job(window, key, now)
+                self.schedule.add(job)
+            future = loop.create_future()
+            job.wanted.append(future)
+            waiting.append((job, future))
+        self._pump_soon()
+        try:
+            outputs = [await future for _, future in waiting]
+        except BaseException:
+            for job, future in waiting:
+                self._unwanted(job, future)
+            raise
+        began = min((job.started for job, _ in waiting), default=now)
+        return Computed(outputs, max(0.0, began - now), _now() - max(began, now))
+
+    def _unwanted(self, job: Job, future: asyncio.Future[Array]) -> None:
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # so that it counts as known
+        if future in job.wanted:
+            job.wanted.remove(future)
+        if not job.wanted and self._jobs.get(job.key) is job and self.schedule:
+            del self._jobs[job.key]
+            self.schedule.discard(job)
+
+    def _pump_soon(self) -> None:
+        """Start batches when all that has arrived already has been read."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._due = False
+        if self.worker is None or self.schedule is None:
+            return
+        for run in self.schedule.start(_now()):
+            task = asyncio.ensure_future(self._compute(self.worker, self.schedule, run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _compute(self, worker: Worker, schedule: Schedule, run: Run) -> None:
+        try:
+            logits, seconds = await worker.run([job.window for job in run.jobs], run.alone)
+        except BatchError as error:
+            failed = schedule.failed(run)
+            self._pump()
+            for job in failed:
+                log.error("a window of %d tokens failed: %s", job.length, error)
+                self._settle(job, ServingError("server.model", "the model failed; see the log"))
+        except CrashError:
+            schedule.running.discard(run)
+            for job in run.jobs:
+                self._settle(job, ServingError(
+                    "server.crashed", "the process with the model died while it worked on this"
+                ))  # fmt: skip
+        else:
+            schedule.finished(run, seconds)
+            self._pump()  # the model has work again before its answers are written
+            self._observe(run, seconds)
+            for job, output in zip(run.jobs, logits, strict=True):
+                self._settle(job, output)
+
+    def _settle(self, job: Job, result: Array | Exception) -> None:
+        """Give it to all who wait for it."""
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+        for future in job.wanted:
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

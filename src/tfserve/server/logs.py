@@ -1,0 +1,41 @@
+"""Logs as JSON Lines on standard error: for people, and for what collects them.
+
+No line holds anything that a client sent but its request id: exceptions are told by their kind and
+their place in the code, because their messages may quote what they choked on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+
+from tfserve.codecs import dumps
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line: time, level, message, and its own ``fields``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        told = {
+            "time": f"{moment}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            told["exception"] = record.exc_info[0].__name__
+            told["stack"] = traceback.format_tb(record.exc_info[2])
+        return dumps(told)
+
+
+def configure() -> None:
+    """For a process that does nothing but serve."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    for name in ("tfserve", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("tfserve").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,0 +1,166 @@
+"""The OpenAPI document: what this model takes and answers, its golden records as examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from tfserve.codecs import DECODERS, JSON, JSON_LINES
+from tfserve.server.service import Service
+
+Schema = dict[str, Any]
+
+NUMBER, TEXT = {"type": "number"}, {"type": "string"}
+VISIBLE = {**TEXT, "minLength": 1, "pattern": "\\S"}
+LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _object(required: list[str], **properties: Schema) -> Schema:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+ENTITY = _object(
+    ["label", "text", "start", "end", "proba"],
+    label=TEXT, text=TEXT, start={"type": "integer"}, end={"type": "integer"}, proba=NUMBER,
+)  # fmt: skip
+
+ANSWERS: dict[str, Schema] = {
+    "classif": _object(["pred", "proba"], pred=TEXT, proba=NUMBER, scores=LABEL_SCORES),
+    "multilabel-classif": _object(
+        ["pred", "proba"], pred=_list(TEXT), proba=_list(NUMBER), scores=LABEL_SCORES
+    ),
+    "ner": _object(
+        ["pred", "proba", "entities"], pred=_list(TEXT), proba=_list(NUMBER),
+        entities=_list(ENTITY), scores=_list(LABEL_SCORES),
+    ),
+    "regression": _object(["pred"], pred=NUMBER),
+}  # fmt: skip
+"""Task → what answers a record; its other keys travel along."""
+
+PARAMETERS: dict[str, tuple[Schema, str]] = {
+    "top_k": ({"type": "integer", "minimum": 1}, "the scores of so many labels, best first"),
+    "scores": ({"type": "boolean"}, "the scores of all labels"),
+    "threshold": ({**NUMBER, "minimum": 0, "maximum": 1}, "the score from which a label is given"),
+    "on_error": (
+        {"type": "string", "enum": ["raise", "record"]},
+        "whether a bad record refuses the request, or is answered with its error",
+    ),
+}
+ERROR = _object(["error"], error=_object(["code", "message"], code=TEXT, message=TEXT))
+REFUSALS = {
+    400: "what was sent cannot be read; the error says where",
+    401: "no key, or one that is not known",
+    406: "an Accept header that allows neither JSON nor JSON Lines",
+    413: "over a limit of size or number",
+    415: "a content type, charset or encoding that is not read",
+    429: "too much waits already: Retry-After says when to ask again",
+    500: "the model failed",
+    503: "the model is being loaded, or the request was not answered in time",
+}
+
+
+def document(app: FastAPI, service: Service) -> Schema:
+    """The document, with schemas once the model is known."""
+    from tfserve import tasks
+
+    manifest = service.artifact.manifest if service.artifact else None
+    task = manifest.task if manifest else ""
+    golden = manifest.golden if manifest else []
+    understood = (*tasks.get(task).parameters, "on_error") if task else tuple(PARAMETERS)
+    record: Schema = _object(["text"], text=VISIBLE)
+    if manifest and manifest.use_bbox:
+        box = {"type": "integer", "minimum": 0, "maximum": 1000}
+        record["properties"]["bbox"] = _list(_list(box))
+        record["required"].append("bbox")
+    parameters = {
+        "type": "object",
+        "properties": {
+            n: {**PARAMETERS[n][0], "description": PARAMETERS[n][1]} for n in understood
+        },
+        "additionalProperties": False,
+    }
+    answer = {**ANSWERS.get(task, {"type": "object"}), "additionalProperties": True}
+    schemas = {
+        "Record": record,
+        "Parameters": parameters,
+        "Request": _object(["data"], data=_list(_to("Record")), parameters=_to("Parameters")),
+        "Answer": answer,
+        "Failure": {**ERROR, "description": "of one record, where on_error is record"},
+        "Answers": _object(
+            ["predictions"], predictions=_list({"anyOf": [_to("Answer"), _to("Failure")]})
+        ),
+        "Error": ERROR,
+    }
+    query = [
+        {"name": name, "in": "query", "schema": PARAMETERS[name][0],
+         "description": PARAMETERS[name][1]}
+        for name in understood
+    ]  # fmt: skip
+    text = {"name": "text", "in": "query", "required": True, "schema": VISIBLE}
+    post = {"requestBody": _body(golden), "responses": _responses(golden)}
+    asked = {"parameters": [text, *query], "responses": _responses(golden)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tfserve", "version": app.version,
+                 "description": f"A {task or 'model'} of tfserve."},
+        "servers": [{"url": app.root_path or "/"}],
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        **({"security": [{"key": []}]} if service.settings.api_keys else {}),
+        "paths": {
+            "/predict": {
+                "post": {"summary": "Answer records", "operationId": "predict", **post},
+                "get": {"summary": "Answer one text", "operationId": "predictText", **asked},
+            },
+            "/invocations": {
+                "post": {"summary": "The same, as SageMaker calls it", "operationId": "invocations",
+                         **post},
+            },
+            "/ping": _get("ping", "200 when requests are answered", 503),
+            "/health": _get("health", "The same, with the reason", 503),
+            "/info": _get("info", "The model, its labels and the server's limits", 503),
+            "/metrics": _get("metrics", "For Prometheus", kind="text/plain"),
+            "/execution-parameters": _get("executionParameters", "What Batch Transform asks for"),
+        },
+    }  # fmt: skip
+
+
+def _to(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _body(golden: list[dict[str, Any]]) -> Schema:
+    records = [pair["record"] for pair in golden[:2]]
+    example = {"example": {"data": records}} if records else {}
+    forms = {
+        "oneOf": [_to("Request"), _to("Record"), _list(_to("Record")), _list(VISIBLE)],
+    }
+    others = {kind: {"schema": VISIBLE} for kind in DECODERS if kind != JSON}
+    return {"required": True, "content": {JSON: {"schema": forms, **example}, **others}}
+
+
+def _responses(golden: list[dict[str, Any]]) -> Schema:
+    answers = [pair["answer"] for pair in golden[:2]]
+    example = {"example": {"predictions": answers}} if answers else {}
+    told = {"schema": _to("Answers"), **example}
+    errors = {
+        str(status): {"description": reason, "content": {JSON: {"schema": _to("Error")}}}
+        for status, reason in REFUSALS.items()
+    }
+    content = {JSON: told, JSON_LINES: {"schema": TEXT}}
+    return {"200": {"description": "An answer a record, in order", "content": content}, **errors}
+
+
+def _get(name: str, summary: str, *failures: int, kind: str = JSON) -> Schema:
+    responses: Schema = {"200": {"description": summary, "content": {kind: {}}}}
+    for status in failures:
+        content = {JSON: {"schema": {"type": "object"}}}
+        responses[str(status)] = {"description": REFUSALS[status], "content": content}
+    return {"get": {"summary": summary, "operationId": name, "responses": responses}}

@@ -1,0 +1,214 @@
+"""The model in a process of its own: what serves it lives on when it dies.
+
+The two talk over a socket pair in frames: a JSON header and raw arrays. The worker answers batches
+as they are done; it ends when the other end of its socket is closed.
+
+    python -m tfserve.server.worker FD MODEL_DIR PRECISION
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfserve.encoding import Ints, Window
+from tfserve.errors import ModelError, TfserveError
+from tfserve.server import logs
+from tfserve.tasks.base import Array
+
+LENGTHS = struct.Struct("<II")
+"""Of a frame's header and of its arrays, in bytes."""
+
+NOTHING: Ints = np.empty(0, np.int64)
+
+
+class BatchError(Exception):
+    """The model could not compute a batch."""
+
+
+class CrashError(Exception):
+    """The worker is gone."""
+
+
+class Worker:
+    """The parent's end of a worker that is ready.
+
+    Attributes
+    ----------
+    facts : of the engine: ``lanes``, ``budget``, ``precision``
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        facts: dict[str, Any],
+    ) -> None:
+        self.process, self.facts = process, facts
+        self._reader, self._writer = streams
+        self._pending: dict[int, asyncio.Future[tuple[Array, float]]] = {}
+        self._numbers = 0
+        self.ended = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(cls, model_dir: Path | str, precision: str) -> Worker:
+        """Start one and wait until its model is loaded. Raises TfserveError if it cannot be."""
+        here, there = socket.socketpair()
+        with there:
+            command = [sys.executable, "-m", __name__, str(there.fileno()), str(model_dir)]
+            # A session of its own: what the terminal interrupts is the server.
+            process = subprocess.Popen(
+                [*command, precision], pass_fds=[there.fileno()], start_new_session=True
+            )
+        here.setblocking(False)
+        streams = await asyncio.open_connection(sock=here, limit=2**30)
+        try:
+            header, _ = await _receive(streams[0])
+        except EOFError:
+            streams[1].close()
+            raise ModelError(
+                "model.load", f"the process that loads it ended with {process.wait()}; see its log"
+            ) from None
+        except asyncio.CancelledError:
+            streams[1].close()
+            process.kill()
+            process.wait()
+            raise
+        if "error" in header:
+            streams[1].close()
+            process.wait()
+            raise ModelError(header["error"], header["message"])
+        return cls(process, streams, header)
+
+    async def run(self, windows: Sequence[Window], alone: bool) -> tuple[Array, float]:
+        """The logits of a batch, and the seconds that it took.
+
+        Raises BatchError or CrashError.
+        """
+        self._numbers += 1
+        number, boxed = self._numbers, windows[0].boxes is not None
+        header = {"number": number, "alone": alone, "lengths": [len(w) for w in windows]}
+        arrays = [np.concatenate([w.ids for w in windows])]
+        if boxed:
+            arrays.append(np.concatenate([w.boxes for w in windows if w.boxes is not None]))
+        answer: asyncio.Future[tuple[Array, float]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        if self.ended.done():
+            raise CrashError
+        self._writer.write(_frame(header, *arrays))
+        return await answer
+
+    def stop(self) -> None:
+        """Let it end; what it still computes is lost."""
+        self._writer.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    async def _read(self) -> None:
+        """Hands answers to those who wait, until the worker is gone."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                header, data = await _receive(self._reader)
+                future = self._pending.pop(header["number"])
+                if future.done():
+                    continue
+                if "error" in header:
+                    future.set_exception(BatchError(header["error"]))
+                else:
+                    logits = np.frombuffer(data, np.float32).reshape(header["shape"])
+                    future.set_result((logits, header["seconds"]))
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(CrashError())
+
+
+def _frame(header: dict[str, Any], *arrays: Array) -> bytes:
+    text = json.dumps(header).encode()
+    data = b"".join(array.tobytes() for array in arrays)
+    return LENGTHS.pack(len(text), len(data)) + text + data
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
+    """A frame's header and arrays. Raises EOFError."""
+    header, data = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+    return json.loads(await reader.readexactly(header)), await reader.readexactly(data)
+
+
+def main(descriptor: str, model_dir: str, precision: str) -> None:
+    """The worker: loads the model, then answers batches until there are no more."""
+    with socket.socket(fileno=int(descriptor)) as connection, connection.makefile("rb") as file:
+        sending = threading.Lock()
+
+        def send(header: dict[str, Any], *arrays: Array) -> None:
+            # The other end may be gone.
+            with sending, contextlib.suppress(OSError):
+                connection.sendall(_frame(header, *arrays))
+
+        from tfserve.batching import Batch, collate
+        from tfserve.predictor import load
+
+        try:
+            predictor = load(model_dir, precision=precision)
+        except TfserveError as error:
+            send({"error": error.code, "message": error.message})
+            return
+        except Exception as error:
+            send({"error": "model.load", "message": f"cannot load {model_dir}: {error}"})
+            raise
+        engine, pad_id = predictor.engine, predictor.pad_id
+        send({"lanes": engine.lanes, "budget": engine.budget, "precision": engine.precision})
+
+        def run(number: int, alone: bool, batch: Batch) -> None:
+            started = time.perf_counter()
+            try:
+                logits = np.asarray(engine.run(batch, alone=alone), np.float32)
+            except Exception as error:
+                send({"number": number, "error": type(error).__name__})
+                return
+            seconds = time.perf_counter() - started
+            send({"number": number, "shape": logits.shape, "seconds": seconds}, logits)
+
+        # A thread that has had all cores keeps them: those for one core each are others.
+        lanes = {True: ThreadPoolExecutor(1), False: ThreadPoolExecutor(engine.lanes)}
+        while sizes := file.read(LENGTHS.size):
+            header, data = (file.read(size) for size in LENGTHS.unpack(sizes))
+            asked = json.loads(header)
+            batch = collate(_windows(asked["lengths"], data), pad_id)
+            lanes[asked["alone"]].submit(run, asked["number"], asked["alone"], batch)
+        for pool in lanes.values():
+            pool.shutdown(cancel_futures=True)
+
+
+def _windows(lengths: Sequence[int], data: bytes) -> list[Window]:
+    """The windows whose ids, and boxes if there are any, stand in ``data`` one after the other."""
+    values, total = np.frombuffer(data, np.int64), sum(lengths)
+    cuts = np.cumsum(lengths)[:-1]
+    ids = np.split(values[:total], cuts)
+    boxes: Sequence[Ints | None] = [None] * len(lengths)
+    if len(values) > total:
+        boxes = np.split(values[total:].reshape(-1, 4), cuts)
+    owned = np.empty(0, np.bool_)
+    return [Window(i, b, NOTHING, NOTHING, owned) for i, b in zip(ids, boxes, strict=True)]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logs.configure()
+    main(*sys.argv[1:])
