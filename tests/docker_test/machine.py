@@ -21,6 +21,7 @@ PACKAGES = {
     "debootstrap": ["debootstrap"],
     "iptables": ["iptables"],
     "chromium": ["chromium"],
+    "nginx": ["nginx-light"],
 }
 """Command → Debian's packages that bring it."""
 
