@@ -19,6 +19,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 from tfserve.codecs import JSON, dumps
@@ -29,6 +30,9 @@ MAX_BYTES, MAX_RECORDS = 5_000_000, 1000
 
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 8, 0.5, 20.0
 """Requests that are refused for now, and seconds between them."""
+
+SPLIT = ("server.deadline", "body.too_slow", "body.too_large", "body.too_many")
+"""Errors of requests that may be answered in halves."""
 
 TIMEOUT = 120
 """Seconds for an answer."""
@@ -98,10 +102,10 @@ def stream(
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             raise _refused(url, error) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             problem = EndpointError("endpoint.connection", f"cannot ask {url}: {reason}")
-            broken = isinstance(error, OSError)
+            broken = not isinstance(error, ValueError)
             raise Refused(problem, busy=broken, slow="timed out" in str(reason)) from None
 
     return answers(send, records, parameters, workers, max_bytes, max_records)
@@ -151,8 +155,10 @@ def answers(
     waiting: deque[Future[list[Answer]]] = deque()
     with ThreadPoolExecutor(workers, "tfserve-client") as pool:
         try:
+            first = 0
             for items in _requests(records, given, max_bytes, max_records):
-                waiting.append(pool.submit(_ask, send, items, given))
+                waiting.append(pool.submit(_ask, send, items, given, first))
+                first += len(items)
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -192,8 +198,11 @@ def _body(items: list[str], parameters: Mapping[str, Any]) -> bytes:
     return f'{{"data":[{",".join(items)}],"parameters":{dumps(dict(parameters))}}}'.encode()
 
 
-def _ask(send: Send, items: list[str], parameters: Mapping[str, Any]) -> list[Answer]:
-    """The answers of one request, which is split where the server is too slow for it."""
+def _ask(send: Send, items: list[str], parameters: Mapping[str, Any], first: int) -> list[Answer]:
+    """The answers of one request, which is split where the server is too slow for it.
+
+    ``first`` is the index of its first record among all.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             predictions: list[Answer] = send(_body(items, parameters))["predictions"]
@@ -201,10 +210,12 @@ def _ask(send: Send, items: list[str], parameters: Mapping[str, Any]) -> list[An
         except Refused as refused:
             if refused.slow and len(items) > 1:
                 middle = len(items) // 2
-                halves = (items[:middle], items[middle:])
-                return [a for half in halves for a in _ask(send, half, parameters)]
+                one = _ask(send, items[:middle], parameters, first)
+                return one + _ask(send, items[middle:], parameters, first + middle)
             if not (refused.busy or refused.slow) or attempt == ATTEMPTS:
-                raise refused.problem from None
+                index = refused.problem.place.get("index")
+                place = {} if index is None else {"index": first + index}
+                raise refused.problem.at(**place) from None
             # Full jitter: clients that were refused together do not come back together.
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
             time.sleep(refused.retry_after + random.uniform(0, longest))
@@ -220,7 +231,7 @@ def _refused(url: str, error: urllib.error.HTTPError) -> Refused:
     return Refused(
         problem,
         busy=error.code in (429, 502, 503, 504),
-        slow=error.code == 504 or problem.code in ("server.deadline", "body.too_slow"),
+        slow=error.code == 504 or problem.code in SPLIT,
         retry_after=float(after) if after.isdecimal() else 0,
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfserve.errors import RecordError, RequestError, TooLargeError
+from tfserve.errors import RecordError, RequestError, TfserveError, TooLargeError
 
 MAX_CHARACTERS = 1_000_000
 BOX_MAX = 1000
@@ -103,9 +103,9 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Rejected:
-    """A sample that is no record: why, and the keys that go back with the error."""
+    """A sample that cannot be answered: why, and the keys that go back with the error."""
 
-    error: RequestError
+    error: TfserveError
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -8,8 +8,8 @@ TFSERVE_MAX_BODY_MB, TFSERVE_MAX_RECORDS
 
 and for our own server:
 
-TFSERVE_DEADLINE_S  a request that would take longer is refused with 429; 60, as endpoints of
-                    SageMaker allow, but 3600 where SAGEMAKER_BATCH tells of Batch Transform
+TFSERVE_DEADLINE_S  a request that would take longer is refused; 60, as endpoints of SageMaker
+                    allow, but 3600 where SAGEMAKER_BATCH tells of Batch Transform
 TFSERVE_MAX_QUEUE_TOKENS
                     tokens that may wait; more are refused with 429
 TFSERVE_API_KEYS, TFSERVE_API_KEYS_FILE

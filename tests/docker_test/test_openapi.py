@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from conformance import Served
 from environments import environment, variables
 from servers import own_server
@@ -15,6 +16,7 @@ CHECKS = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("served", ["classif", "boxed ner"], indirect=True)
 def test_nothing_answers_otherwise_than_it_says(served: Served, tmp_path: Path) -> None:
     bin_folder = environment("schemathesis")
     with own_server(served.model, tmp_path / "ml") as url:

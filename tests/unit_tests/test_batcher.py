@@ -29,13 +29,15 @@ def window(*ids: int) -> Window:
 class Process:
     pid, returncode = 0, -9
 
+    def __init__(self, worker: Worker) -> None:
+        self.kill = worker.crash
+
 
 class Worker:
     """Computes the sum of a window's ids, at 1 ms a padded token; two lanes."""
 
-    process = Process()
-
     def __init__(self) -> None:
+        self.process = Process(self)
         self.facts = {"lanes": 2, "budget": 64}
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.batches: list[tuple[float, list[Window], bool]] = []
@@ -65,7 +67,7 @@ class Worker:
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self.crash()
 
 
@@ -136,15 +138,35 @@ async def test_what_is_wanted_twice_is_computed_once(batcher: Batcher, started: 
 
 @with_batcher
 async def test_one_that_fails_fails_alone(batcher: Batcher, started: Started) -> None:
-    asked = [batcher.run([window(i, 1)]) for i in range(BAD - 5, BAD + 5)]
-    results = await asyncio.gather(*asked, return_exceptions=True)
-    failed = [i for i, r in enumerate(results, BAD - 5) if isinstance(r, Exception)]
-    assert failed == [BAD]
-    assert isinstance(results[5], ServingError)
-    assert results[5].code == "server.model"
-    assert [float(r.outputs[0][0]) for r in results if not isinstance(r, BaseException)] == [
-        i + 1 for i in range(BAD - 5, BAD + 5) if i != BAD
-    ]
+    done = await batcher.run([window(i, 1) for i in range(BAD - 5, BAD + 5)])
+    for number, output in enumerate(done.outputs, BAD - 5):
+        if number == BAD:
+            assert isinstance(output, ServingError)
+            assert output.code == "server.model"
+        else:
+            assert not isinstance(output, ServingError)
+            assert float(output[0]) == number + 1
+
+
+@with_batcher
+async def test_a_worker_that_can_do_nothing_any_more_is_replaced(
+    batcher: Batcher, started: Started
+) -> None:
+    for number in range(20):
+        if batcher.failure is None:
+            await batcher.run([window(BAD, number)])
+        await asyncio.sleep(0.1)
+    assert len(started.workers) > 1
+    await asyncio.sleep(60)
+    assert float((await batcher.run([window(1)])).outputs[0][0]) == 1
+
+
+@with_batcher
+async def test_failures_between_answers_harm_nobody(batcher: Batcher, started: Started) -> None:
+    for number in range(20):
+        await batcher.run([window(BAD, number)])
+        await batcher.run([window(1, number)])
+    assert len(started.workers) == 1
 
 
 @with_batcher
@@ -265,12 +287,15 @@ def test_whatever_comes_every_request_ends_with_its_answer_or_its_error(
         except asyncio.TimeoutError:
             return
         except ServingError as error:
-            bad = any(BAD in text for text in texts)
-            assert error.code in ("server.crashed", "server.restarting") or bad
-            assert crashes or bad
+            assert error.code in ("server.crashed", "server.restarting")
+            assert crashes or any(BAD in text for one in plan for text in one[1])
         else:
-            assert [float(output[0]) for output in done.outputs] == [sum(t) for t in texts]
-            assert not any(BAD in text for text in texts)
+            for output, text in zip(done.outputs, texts, strict=True):
+                if BAD in text:
+                    assert isinstance(output, ServingError)
+                else:
+                    assert not isinstance(output, ServingError)
+                    assert float(output[0]) == sum(text)
 
     async def main() -> None:
         started = Started(seconds=0.01)

@@ -79,10 +79,17 @@ class Client:
         return float(next(line for line in lines if line.startswith(name)).rpartition(" ")[2])
 
     @property
+    def workers(self) -> list[int]:
+        """The server's children."""
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+        return found
+
+    @property
     def worker(self) -> int:
-        """The process id of the worker: the server's only child."""
-        server = self.process.pid
-        return int(Path(f"/proc/{server}/task/{server}/children").read_text().split()[0])
+        [found] = self.workers
+        return found
 
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.process.err.splitlines()]
@@ -95,8 +102,11 @@ def served(model: Path, log: Path, *options: str, **environment: str) -> Iterato
     command = ["serve", str(model), "--port", "0", *options]
     client = Client(Process(command, log, environment=given))
     yield client
+    workers = client.workers
     client.process.send(signal.SIGTERM)
-    assert client.process.wait(40) == 0, client.process.err
+    assert client.process.wait(30) == 0, client.process.err
+    for process in workers:
+        assert not Path(f"/proc/{process}").exists()
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +226,7 @@ def test_its_documentation_comes_from_nowhere_else(client: Client) -> None:
          "body.too_large"),
         ("GET", "/predict", None, {}, 400, "record.field_missing"),
         ("GET", "/predict?text=a&top_k=x", None, {}, 400, "parameters.value"),
+        ("GET", "/predict?text=a&top_k=" + "[" * 1500, None, {}, 400, "parameters.value"),
         ("GET", "/nothing", None, {}, 404, "server.path"),
         ("POST", "/ping", b"{}", {}, 405, "server.method"),
         ("GET", "/invocations", None, {}, 405, "server.method"),
@@ -232,9 +243,11 @@ def test_what_cannot_be_answered_has_its_status_and_code(
 def test_bodies_come_packed_and_in_pieces(client: Client) -> None:
     body = b'{"data": ["late parcel"]}'
     expected = client.ask("POST", "/predict", body).body
-    assert client.ask("POST", "/predict", gzip.compress(body), Content_Encoding="gzip").body == (
-        expected
-    )
+    whole = gzip.compress(body)
+    halves = gzip.compress(body[:9]) + gzip.compress(body[9:])
+    for packed in (whole, halves):
+        reply = client.ask("POST", "/predict", packed, Content_Encoding="gzip")
+        assert reply.body == expected
     assert client.ask("POST", "/predict", iter([body[:9], body[9:]])).body == expected
     pieces = (b" " * 100_000 for _ in range(11))
     assert client.ask("POST", "/predict", pieces).code == "body.too_large"
@@ -268,6 +281,15 @@ def test_what_is_no_request_harms_nobody(kind: str, client: Client) -> None:
             answer += part
     assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert client.ask("GET", "/ping").status == 200
+
+
+def test_a_head_without_an_end_is_refused(client: Client) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw:
+        raw.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\nX: ")
+        for _ in range(3):
+            raw.sendall(b"x" * 30_000)
+            time.sleep(0.1)
+        assert raw.recv(65536).startswith(b"HTTP/1.1 431 ")
 
 
 def test_requests_one_behind_the_other_are_answered_in_order(client: Client) -> None:
@@ -320,6 +342,9 @@ def test_large_requests_let_small_ones_pass(client: Client, loaded: Loaded) -> N
     replies: list[Reply] = []
     large = threading.Thread(target=lambda: replies.append(client.predict(texts)))
     large.start()
+    client.process.wait_until(
+        lambda: client.metric("tfserve_queue_windows") > 0 or not large.is_alive(), 20
+    )
     passed = 0
     while large.is_alive():
         assert client.predict(["late parcel"]).status == 200
@@ -392,6 +417,10 @@ def test_keys_are_wanted(trained: Trained, tmp_path: Path) -> None:
         document = client.ask("GET", "/openapi.json").body
         assert document["servers"] == [{"url": "/models/tickets"}]
         assert document["security"] == [{"key": []}]
+        assert "example" not in json.dumps(document["paths"])
+        assert client.predict(["late"], "/models/tickets/predict", Authorization="Bearer first")
+        assert client.ask("GET", "/models/tickets/ping").status == 200
+        assert client.ask("GET", "/models/tickets/info").status == 401
         asked = {"Origin": "https://a.example", "Access_Control_Request_Method": "POST"}
         allowed = client.ask("OPTIONS", "/predict", **asked).headers
         assert allowed["access-control-allow-origin"] == "https://a.example"
@@ -471,6 +500,18 @@ def test_sigterm_loses_nothing_that_was_accepted(trained: Trained, tmp_path: Pat
             time.sleep(0.3)
             client.process.send(signal.SIGTERM)
             assert [one.result() for one in asking] == [300] * 6
+
+
+def test_a_model_that_was_exchanged_is_not_served_half(copied: Trained, tmp_path: Path) -> None:
+    model = copied("classif")
+    with served(model, tmp_path / "log") as client:
+        client.until(200)
+        manifest = json.loads((model / "tfserve.json").read_text("utf-8"))
+        manifest["metrics"]["changed"] = 1
+        (model / "tfserve.json").write_text(json.dumps(manifest), "utf-8")
+        os.kill(client.worker, signal.SIGKILL)
+        client.process.wait_until(lambda: "not the one that was served" in client.process.err, 60)
+        assert client.until(503).code == "model.changed"
 
 
 def test_a_model_that_is_damaged_ends_it_unless_it_is_told_to_stay(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfserve.aws import boto3_client
-from tfserve.client import MAX_BYTES, MAX_RECORDS, Answer, Refused, answers, found
+from tfserve.client import MAX_BYTES, MAX_RECORDS, SPLIT, Answer, Refused, answers, found
 from tfserve.codecs import JSON
 from tfserve.errors import EndpointError
 
@@ -82,5 +82,5 @@ def _refused(endpoint_name: str, response: Mapping[str, Any]) -> Refused:
     return Refused(
         problem,
         busy=code in BUSY or status >= 500 or status == 429,
-        slow="timed out" in problem.message,
+        slow="timed out" in problem.message or problem.code in SPLIT,
     )

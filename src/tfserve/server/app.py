@@ -31,6 +31,9 @@ from tfserve.settings import Settings
 
 log = logging.getLogger("tfserve")
 
+BODIES = 3
+"""So many of the largest bodies may be held at a time."""
+
 PAYLOAD_MB = 6
 """Of a Batch Transform mini-batch, unless the transform job says otherwise."""
 
@@ -53,6 +56,7 @@ def create_app(
     """
     settings = settings or Settings.from_environment()
     service = Service(model_dir, settings)
+    bodies = body.Bodies(BODIES * settings.max_body_mb * 1_000_000)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,10 +84,11 @@ def create_app(
         )  # fmt: skip
 
     async def answer(request: Request) -> Response:
-        content = await body.read(request, settings)
         headers = request.headers
-        asking = service.answer(content, headers.get("content-type"), headers.get("accept"))
-        return _reply(request, await body.wanted(request, asking, settings.deadline_s))
+        with bodies.held() as take:
+            content = await body.read(request, settings, take)
+            asking = service.answer(content, headers.get("content-type"), headers.get("accept"))
+            return _reply(request, await body.wanted(request, asking, settings.deadline_s))
 
     async def predict(request: Request) -> Response:
         if request.method == "POST":
@@ -92,7 +97,8 @@ def create_app(
         text = parameters.pop("text", None)
         record = {} if text is None else {"text": text}
         asked = codecs.Request([record], parameters)
-        await body.read(request, settings)
+        with bodies.held() as take:
+            await body.read(request, settings, take)
         asking = service.ask(asked, codecs.JSON)
         return _reply(request, await body.wanted(request, asking, settings.deadline_s))
 
@@ -172,6 +178,7 @@ def _info(service: Service) -> dict[str, Any]:
         "max_length": manifest.max_length,
         "long_text": manifest.long_text,
         "use_bbox": manifest.use_bbox,
+        "example": manifest.golden[0]["record"] if manifest.golden else None,
         "metrics": manifest.metrics,
         "engine": worker.facts if worker else {},
         "versions": installed_versions(PACKAGES),
@@ -191,5 +198,5 @@ def _parameter(name: str, text: str) -> Any:
     if name == "text":
         return text
     with contextlib.suppress(ValueError):
-        return json.loads(text)
+        return codecs.loads(text)
     return text

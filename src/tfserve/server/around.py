@@ -67,7 +67,7 @@ class Around:
             await send(message)
 
         try:
-            if self.keys and not OPEN.fullmatch(scope["path"]) and not self._known(request):
+            if self.keys and not OPEN.fullmatch(_path(scope)) and not self._known(request):
                 refused = await refusal(request, NO_KEY)
                 await refused(scope, receive, answered)
             else:
@@ -86,11 +86,12 @@ class Around:
     def _known(self, request: Request) -> bool:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         # All are compared, so that the time tells nothing.
-        same = [hmac.compare_digest(key.strip().encode(), known) for known in self.keys]
+        sent = key.strip().encode("latin-1")  # as Starlette decodes headers
+        same = [hmac.compare_digest(sent, known) for known in self.keys]
         return scheme.lower() == "bearer" and any(same)
 
     def _note(self, scope: Any, state: Any, status: int, seconds: float) -> None:
-        metrics, path = self.service.metrics, scope["path"]
+        metrics, path = self.service.metrics, _path(scope)
         path = path if path in PATHS else "other"
         metrics.request(path, status)
         told: dict[str, Any] = {"request_id": state.id, "path": path, "status": status}
@@ -104,6 +105,12 @@ class Around:
             told |= {"queue_ms": ms(reply.queued), "compute_ms": ms(reply.computing)}
         if path not in QUIET:
             log.info("request", extra={"fields": {**told, "total_ms": ms(seconds)}})
+
+
+def _path(scope: Any) -> str:
+    """Without the part where a proxy has put it, if that was sent along."""
+    root, path = str(scope.get("root_path", "")), str(scope["path"])
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 async def refusal(request: Request, error: Any) -> Response:

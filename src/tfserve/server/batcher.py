@@ -27,6 +27,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 YOUNG = 60.0
 """Seconds."""
 
+HOPELESS = 5
+"""So many windows fail by themselves and none is computed: the worker is of no use any more."""
+
 
 STARTING = UnavailableError("server.loading", "the model is being loaded")
 
@@ -37,10 +40,11 @@ class Computed:
 
     Attributes
     ----------
+    outputs : of each window, or why there is none
     queued, computing : seconds until the first of them began, and from then until the last was done
     """
 
-    outputs: list[Array]
+    outputs: list[Array | ServingError]
     queued: float
     computing: float
 
@@ -71,6 +75,7 @@ class Batcher:
         self.worker: Worker | None = None
         self.starts = 0
         self.given_up = False
+        self._failures = 0  # windows that failed since one was computed
         self.schedule: Schedule | None = None
         self._jobs: dict[bytes, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +95,10 @@ class Batcher:
                 if self.schedule is None:
                     self.given_up = True
                     return
+            except Exception as error:  # no memory, no file descriptors: later there may be
+                reason = f"the process with the model cannot be started: {type(error).__name__}"
+                self.failure = UnavailableError("server.worker", reason)
+                log.error(reason, exc_info=True)
             else:
                 lanes, budget = worker.facts["lanes"], worker.facts["budget"]
                 self.schedule = self.schedule or Schedule(lanes, budget)
@@ -99,24 +108,25 @@ class Batcher:
                     await worker.ended
                 finally:
                     self.worker = None
-                    worker.stop()
-                self.failure = UnavailableError(
-                    "server.restarting", "the process with the model died and is being restarted"
-                )
-                log.error("the worker ended with %s; starting another", worker.process.returncode)
+                    self.failure = UnavailableError(
+                        "server.restarting", "the process with the model is being restarted"
+                    )
+                    await worker.stop()
+                status = worker.process.returncode
+                log.error("the worker ended with %s; starting another", status)
             pause = FIRST_PAUSE if _now() - born > YOUNG else min(2 * pause, LONGEST_PAUSE)
             await asyncio.sleep(pause)
 
     async def run(self, windows: Sequence[Window]) -> Computed:
         """Compute windows; when it is cancelled, what nobody else wants is not computed.
 
-        Raises ServingError, or ``failure`` where there is no worker.
+        Raises ServingError where the worker dies, or ``failure`` where there is none.
         """
         if self.failure is not None or self.schedule is None:
             raise (self.failure or STARTING).at()
         now = _now()
         loop = asyncio.get_running_loop()
-        waiting: list[tuple[Job, asyncio.Future[Array]]] = []
+        waiting: list[tuple[Job, asyncio.Future[Array | ServingError]]] = []
         for window in windows:
             key = window.key
             job = self._jobs.get(key)
@@ -136,7 +146,7 @@ class Batcher:
         began = min((job.started for job, _ in waiting), default=now)
         return Computed(outputs, max(0.0, began - now), _now() - max(began, now))
 
-    def _unwanted(self, job: Job, future: asyncio.Future[Array]) -> None:
+    def _unwanted(self, job: Job, future: asyncio.Future[Array | ServingError]) -> None:
         if not future.cancel() and not future.cancelled():
             future.exception()  # so that it counts as known
         if future in job.wanted:
@@ -161,35 +171,48 @@ class Batcher:
             task.add_done_callback(self._tasks.discard)
 
     async def _compute(self, worker: Worker, schedule: Schedule, run: Run) -> None:
+        results: Sequence[Array | Exception]
         try:
             logits, seconds = await worker.run([job.window for job in run.jobs], run.alone)
         except BatchError as error:
-            failed = schedule.failed(run)
+            self._blame(worker, schedule.failed(run), error)
             self._pump()
-            for job in failed:
-                log.error("a window of %d tokens failed: %s", job.length, error)
-                self._settle(job, ServingError("server.model", "the model failed; see the log"))
-        except CrashError:
+            return
+        except Exception as error:
             schedule.running.discard(run)
-            for job in run.jobs:
-                self._settle(job, ServingError(
-                    "server.crashed", "the process with the model died while it worked on this"
-                ))  # fmt: skip
+            if not isinstance(error, CrashError):
+                log.error("a batch failed", exc_info=True)
+            crashed = "the process with the model died while it worked on this"
+            results = [ServingError("server.crashed", crashed)] * len(run.jobs)
         else:
+            self._failures = 0
             schedule.finished(run, seconds)
             self._pump()  # the model has work again before its answers are written
+            results = list(logits)
             self._observe(run, seconds)
-            for job, output in zip(run.jobs, logits, strict=True):
-                self._settle(job, output)
+        for job, result in zip(run.jobs, results, strict=True):
+            self._settle(job, result)
+
+    def _blame(self, worker: Worker, failed: Sequence[Job], error: BatchError) -> None:
+        """Tell those who wait for a job that fails by itself."""
+        for job in failed:
+            log.error("a window of %d tokens failed: %s", job.length, error)
+            self._settle(job, ServingError("server.model", "the model failed; see the log"))
+            self._failures += 1
+        if failed and self._failures >= HOPELESS:  # a GPU may need a new process
+            log.error("nothing but failures: ending the worker")
+            worker.process.kill()
 
     def _settle(self, job: Job, result: Array | Exception) -> None:
-        """Give it to all who wait for it."""
+        """Give it to all who wait for it; what fails by itself is a result."""
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         for future in job.wanted:
             if future.done():
                 continue
-            if isinstance(result, Exception):
+            if isinstance(result, ServingError) and result.code == "server.model":
+                future.set_result(result)
+            elif isinstance(result, Exception):
                 future.set_exception(result)
             else:
                 future.set_result(result)

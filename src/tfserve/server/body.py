@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from tfserve.errors import BodyError, MediaTypeError, TooLargeError, UnavailableError
+from tfserve.errors import (
+    BodyError,
+    BusyError,
+    MediaTypeError,
+    TfserveError,
+    TooLargeError,
+    UnavailableError,
+)
 from tfserve.settings import Settings
 
 DRAINED = 200_000_000
@@ -19,31 +27,73 @@ sending would not read the answer."""
 T = TypeVar("T")
 
 
-async def read(request: Request, settings: Settings) -> bytes:
-    """The body, unpacked if it is gzipped.
+class Bodies:
+    """The bytes of all bodies that are being read or answered: a bound on memory."""
 
-    Raises TooLargeError (413), BodyError (400) or MediaTypeError (415); ClientDisconnect where
-    nobody waits for an answer any more.
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes for one request, which are given back in the end.
+
+        It raises BusyError where there is no room for them beside other requests'.
+        """
+        own = 0
+
+        def take(size: int) -> None:
+            nonlocal own
+            if self.used > own and self.used + size > self.most:
+                raise BusyError(
+                    "server.bodies_full",
+                    f"{self.used / 1e6:,.0f} MB of other requests are being answered; expected at "
+                    f"most {self.most / 1e6:,.0f} MB at a time",
+                    retry_after=1,
+                )
+            own += size
+            self.used += size
+
+        try:
+            yield take
+        finally:
+            self.used -= own
+
+
+async def read(request: Request, settings: Settings, take: Callable[[int], None]) -> bytes:
+    """The body, unpacked if it is gzipped; ``take`` is told of its bytes.
+
+    Raises TooLargeError (413), BodyError (400), MediaTypeError (415) or BusyError (429);
+    ClientDisconnect where nobody waits for an answer any more.
     """
     length = request.headers.get("content-length", "")
-    refused = _too_large(int(length), settings) if length.isdecimal() else None
+    refused: TfserveError | None = None
     parts, size, more = [], 0, True
+    try:
+        settings.check_body(int(length) if length.isdecimal() else 0)
+    except TooLargeError as error:
+        refused = error
     while more and size < DRAINED:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part, more = message.get("body", b""), message.get("more_body", False)
         size += len(part)
-        refused = refused or _too_large(size, settings)
         if refused is None:
-            parts.append(part)
+            try:
+                settings.check_body(size)
+                take(len(part))
+                parts.append(part)
+            except TfserveError as error:
+                refused = error
+                parts.clear()
     if refused is not None:
         raise refused
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding == "gzip":
-        return await asyncio.to_thread(_unzip, body, settings)
-    if encoding != "identity":
+        body = await asyncio.to_thread(_unzip, body, settings)
+        take(len(body))
+    elif encoding != "identity":
         raise MediaTypeError(
             "content_type.encoding",
             f"found Content-Encoding {encoding[:40]!r}; expected gzip, or none",
@@ -88,24 +138,21 @@ async def wanted(request: Request, answering: Coroutine[Any, Any, T], seconds: f
         leaving.cancel()
 
 
-def _too_large(size: int, settings: Settings) -> TooLargeError | None:
-    try:
-        settings.check_body(size)
-    except TooLargeError as error:
-        return error
-    return None
-
-
 def _unzip(body: bytes, settings: Settings) -> bytes:
     """Never more than a body may have: a small one can unpack to terabytes."""
-    unpacking = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = unpacking.decompress(body, settings.max_body_mb * 1_000_000 + 1)
-    except zlib.error:
-        raise BodyError(
-            "body.not_gzip", "the body is not gzip, as its Content-Encoding says"
-        ) from None
-    settings.check_body(len(unpacked))
-    if not unpacking.eof:
-        raise BodyError("body.not_gzip", "the gzipped body ends too early")
-    return unpacked
+    parts, size = [], 0
+    while body:  # several files one behind the other are one
+        unpacking = zlib.decompressobj(wbits=31)
+        try:
+            part = unpacking.decompress(body, settings.max_body_mb * 1_000_000 + 1 - size)
+        except zlib.error:
+            raise BodyError(
+                "body.not_gzip", "the body is not gzip, as its Content-Encoding says"
+            ) from None
+        parts.append(part)
+        size += len(part)
+        settings.check_body(size)
+        if not unpacking.eof:
+            raise BodyError("body.not_gzip", "the gzipped body ends too early")
+        body = unpacking.unused_data.lstrip(b"\0")  # some writers pad
+    return b"".join(parts)

@@ -34,8 +34,6 @@ def configure() -> None:
     """For a process that does nothing but serve."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
-    for name in ("tfserve", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger().handlers = [handler]
     logging.getLogger("tfserve").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -27,14 +27,12 @@ except ImportError:  # no httptools, on Windows: h11 has bounds of its own
 
 log = logging.getLogger("tfserve")
 
-GRACE = 25
-"""Seconds for requests that were accepted: a container is killed 30 after its SIGTERM."""
+GRACE = 20
+"""Seconds for requests that were accepted: a container is killed 30 after its SIGTERM, and the
+worker may take five more."""
 
 KEEP_ALIVE = 75
 """Seconds that a connection may be silent between requests: longer than proxies keep theirs."""
-
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 
 
 class Server(uvicorn.Server):
@@ -87,7 +85,7 @@ def serve(
     """
     app = create_app(model_dir, Settings.from_environment(), root_path=root_path)
     try:
-        listening = socket.create_server((host, port), backlog=BACKLOG)
+        listening = socket.create_server((host, port))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(

@@ -119,14 +119,6 @@ class Schedule:
             del self._waiting[job]
             self._count([job], -1)
 
-    def drop(self) -> list[Job]:
-        """Forget all that waits; returns it."""
-        jobs = [*self._waiting, *(job for jobs in self._decided for job in jobs)]
-        self._waiting.clear()
-        self._decided.clear()
-        self.tokens = self.squares = 0
-        return jobs
-
     def start(self, now: float) -> list[Run]:
         """The batches that begin now."""
         started = []

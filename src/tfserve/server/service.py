@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 from tfserve import artifact, codecs
 from tfserve.artifact import Artifact
 from tfserve.codecs import Request
-from tfserve.errors import BusyError, TfserveError, TooLargeError
+from tfserve.errors import ModelError, ServingError, TfserveError
 from tfserve.processing import Item, Prepared, Processor
-from tfserve.records import Record
+from tfserve.records import Record, Rejected
+from tfserve.server.admission import Work, admit
 from tfserve.server.batcher import STARTING, Batcher, Computed
 from tfserve.server.metrics import Metrics
 from tfserve.server.worker import Worker
@@ -31,9 +32,12 @@ PART_CHARACTERS, PART_RECORDS = 20_000, 256
 PARTS_AT_ONCE = 2
 """Of a request so many parts wait at a time, of some five thousand tokens each."""
 
-AT_ONCE = 20_000
-"""Characters up to which work is done at once; what takes longer would hold up other requests, and
-goes to a thread."""
+AT_ONCE, AT_ONCE_RECORDS = 20_000, 32
+"""Up to so many bytes and records work is done at once; what takes longer would hold up other
+requests, and goes to a thread."""
+
+CHARACTERS_A_TOKEN = 4
+"""About, where nothing else is known."""
 
 T = TypeVar("T")
 
@@ -61,7 +65,7 @@ class _Part:
 
     answers: list[Answer]
     tokens: int
-    computed: Computed
+    queued: float
 
 
 class Service:
@@ -71,6 +75,7 @@ class Service:
     ----------
     artifact, processor : None until the model was found to be sound
     version : the model's content hash, empty until then
+    promised : what was admitted and is not queued yet
     """
 
     def __init__(self, model_dir: Path | str, settings: Settings) -> None:
@@ -81,17 +86,26 @@ class Service:
         self._model_dir = model_dir
         self.batcher = Batcher(self._start, self._observe)
         self.metrics.watch(self.batcher)
+        self.promised = Work()
 
     async def _start(self) -> Worker:
         # The worker verifies the model as well; meanwhile this one is idle.
-        worker = asyncio.ensure_future(Worker.start(self._model_dir, self.settings.precision))
+        starting = asyncio.ensure_future(Worker.start(self._model_dir, self.settings.precision))
         try:
             if self.processor is None:
                 await asyncio.to_thread(self._read_model)
-        except TfserveError:
-            worker.cancel()
+            worker = await starting
+        except BaseException:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             raise
-        return await worker
+        if worker.facts["version"] != self.version:
+            await worker.stop()
+            raise ModelError(
+                "model.changed",
+                "the model directory is not the one that was served; start the server again",
+            )
+        return worker
 
     def _read_model(self) -> None:
         found = artifact.load(self._model_dir)
@@ -120,17 +134,16 @@ class Service:
         if self.batcher.failure is not None or self.processor is None:
             raise (self.batcher.failure or STARTING).at()
         self.settings.check_records(len(request.items))
+        at_once = at_once and len(request.items) <= AT_ONCE_RECORDS
         items, asked = await _off(at_once, self.processor.read, request)
+        began = _now()
         parts = await self._answer(self.processor, items, asked, at_once)
+        queued = parts[0].queued if parts else 0.0
+        computing = _now() - began - queued
         answers = [answer for part in parts for answer in part.answers]
-        return Reply(
-            await _off(at_once, codecs.encode, answers, media_type),
-            media_type,
-            len(items),
-            sum(part.tokens for part in parts),
-            parts[0].computed.queued if parts else 0.0,
-            sum(part.computed.computing for part in parts),
-        )
+        text = await _off(at_once, codecs.encode, answers, media_type)
+        tokens = sum(part.tokens for part in parts)
+        return Reply(text, media_type, len(items), tokens, queued, computing)
 
     async def _answer(
         self, processor: Processor, items: Sequence[Item], asked: Parameters, at_once: bool
@@ -138,62 +151,38 @@ class Service:
         """Answers part by part."""
         slots = asyncio.Semaphore(PARTS_AT_ONCE)
         parts = list(_parts(items))
+        promise = Work()
 
         async def one(part: Sequence[Item]) -> _Part:
             async with slots:
                 prepared = await _off(at_once, processor.preprocess, part)
+                work = Work.of(prepared)
                 if part is parts[0]:
-                    self._admit(prepared, part, items)
+                    self._admit(promise, work.times(_share(processor, part, items)), len(items))
+                # What is queued is no promise any more.
+                self.promised.add(promise.less(work))
                 done = await self.batcher.run(prepared.windows)
             answers = await _off(at_once, _decode, processor, part, prepared, done, asked)
-            return _Part(answers, sum(len(window) for window in prepared.windows), done)
+            return _Part(answers, int(work.tokens), done.queued)
 
-        if len(parts) == 1:
-            return [await one(parts[0])]
-        tasks = [asyncio.ensure_future(one(part)) for part in parts]
         try:
-            return list(await asyncio.gather(*tasks))
+            if len(parts) == 1:
+                return [await one(parts[0])]
+            tasks = [asyncio.ensure_future(one(part)) for part in parts]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
         finally:
-            for task in tasks:
-                task.cancel()
+            self.promised.add(promise.less(promise))
 
-    def _admit(self, prepared: Prepared, part: Sequence[Item], items: Sequence[Item]) -> None:
-        """Raise BusyError or TooLargeError for a request that would not be answered in time.
-
-        ``prepared`` is the first part: it tells how many tokens the others will have.
-        """
-        schedule, deadline = self.batcher.schedule, self.settings.deadline_s
-        if schedule is None:
-            return
-        share = sum(map(_characters, items)) / max(1, sum(map(_characters, part)))
-        lengths = [len(window) for window in prepared.windows]
-        tokens, squares = share * sum(lengths), share * sum(n * n for n in lengths)
-        now = asyncio.get_running_loop().time()
-        before = schedule.wait(now)
-        if schedule.tokens and schedule.tokens + sum(lengths) > self.settings.max_queue_tokens:
-            raise BusyError(
-                "server.queue_full",
-                f"{schedule.tokens:,} tokens wait already; expected at most "
-                f"{self.settings.max_queue_tokens:,} (TFSERVE_MAX_QUEUE_TOKENS)",
-                retry_after=max(1, math.ceil(before / 2)),
-            )
-        if not schedule.cost.sure:
-            return
-        alone = schedule.wait(now, tokens, squares) - before
-        if alone > deadline:
-            fitting = int(len(items) * deadline / alone)
-            raise TooLargeError(
-                "body.too_slow",
-                f"found {len(items):,} records, some {alone:,.0f} seconds of work; expected at "
-                f"most {deadline} seconds, about {fitting:,} such records (TFSERVE_DEADLINE_S)",
-            )
-        if before + alone > deadline:
-            raise BusyError(
-                "server.busy",
-                f"this would be answered in {before + alone:,.0f} seconds; expected at most "
-                f"{deadline} (TFSERVE_DEADLINE_S)",
-                retry_after=max(1, math.ceil(before + alone - deadline)),
-            )
+    def _admit(self, promise: Work, work: Work, records: int) -> None:
+        """Promise the work of a request. Raises BusyError or TooLargeError, see ``admit``."""
+        assert self.batcher.schedule is not None
+        admit(work, records, self.batcher.schedule, self.promised, self.settings, _now())
+        promise.add(work)
+        self.promised.add(work)
 
 
 async def _off(at_once: bool, function: Callable[..., T], *arguments: Any) -> T:
@@ -208,9 +197,54 @@ def _decode(
     done: Computed,
     asked: Parameters,
 ) -> list[Answer]:
-    pairs = zip(prepared.windows, done.outputs, strict=True)
-    computed = [processor.computed(window, output) for window, output in pairs]
+    """Answers to the items; a window that failed fails its records alone, where that is asked."""
+    computed: list[Any] = []
+    failed: dict[int, TfserveError] = {}
+    for place, (window, output) in enumerate(zip(prepared.windows, done.outputs, strict=True)):
+        try:
+            if isinstance(output, ServingError):
+                raise output
+            computed.append(processor.computed(window, output))
+        except TfserveError as error:
+            computed.append(None)
+            failed[place] = error
+    if failed:
+        if asked.on_error == "raise":
+            raise next(iter(failed.values()))
+        items, prepared = _without(items, prepared, failed)
     return processor.postprocess(items, prepared, computed, asked)
+
+
+def _without(
+    items: Sequence[Item], prepared: Prepared, failed: Mapping[int, TfserveError]
+) -> tuple[list[Item], Prepared]:
+    """The items with those rejected that have a window which failed, and what is left of them."""
+    kept: list[Item] = []
+    encoded, places = [], []
+    pairs = zip(prepared.encoded, prepared.places, strict=True)
+    for item in items:
+        if isinstance(item, Record):
+            record, windows = next(pairs)
+            error = next((failed[place] for place in windows if place in failed), None)
+            if error is not None:
+                kept.append(Rejected(error, item.extra))
+                continue
+            encoded.append(record)
+            places.append(windows)
+        kept.append(item)
+    return kept, Prepared(encoded, prepared.windows, places)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _share(processor: Processor, part: Sequence[Item], items: Sequence[Item]) -> float:
+    """How many times the work of ``part`` that of ``items`` is, by their characters."""
+    seen = processor.encoder
+    longest = math.inf if seen.windowed else seen.max_length * CHARACTERS_A_TOKEN
+    whole, first = (sum(min(_characters(i), longest) for i in some) for some in (items, part))
+    return whole / max(1, first)
 
 
 def _characters(item: Item) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import struct
 import subprocess
@@ -32,6 +33,11 @@ from tfserve.tasks.base import Array
 
 LENGTHS = struct.Struct("<II")
 """Of a frame's header and of its arrays, in bytes."""
+
+PATIENCE = 5
+"""Seconds for a worker to finish its batch when it is stopped."""
+
+log = logging.getLogger("tfserve")
 
 NOTHING: Ints = np.empty(0, np.int64)
 
@@ -55,11 +61,12 @@ class Worker:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
+        wire: socket.socket,
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         facts: dict[str, Any],
     ) -> None:
         self.process, self.facts = process, facts
-        self._reader, self._writer = streams
+        self._wire, (self._reader, self._writer) = wire, streams
         self._pending: dict[int, asyncio.Future[tuple[Array, float]]] = {}
         self._numbers = 0
         self.ended = asyncio.ensure_future(self._read())
@@ -75,24 +82,22 @@ class Worker:
                 [*command, precision], pass_fds=[there.fileno()], start_new_session=True
             )
         here.setblocking(False)
-        streams = await asyncio.open_connection(sock=here, limit=2**30)
+        wire = here.dup()  # to be shut at once: a transport closes when its loop comes to it
+        writer: asyncio.StreamWriter | None = None
         try:
-            header, _ = await _receive(streams[0])
+            reader, writer = await asyncio.open_connection(sock=here, limit=2**30)
+            header, _ = await _receive(reader)
         except EOFError:
-            streams[1].close()
-            raise ModelError(
-                "model.load", f"the process that loads it ended with {process.wait()}; see its log"
-            ) from None
-        except asyncio.CancelledError:
-            streams[1].close()
+            header = {}
+        except BaseException:
             process.kill()
-            process.wait()
+            await _end(process, wire, writer)
             raise
-        if "error" in header:
-            streams[1].close()
-            process.wait()
-            raise ModelError(header["error"], header["message"])
-        return cls(process, streams, header)
+        if writer is not None and "lanes" in header:
+            return cls(process, wire, (reader, writer), header)
+        status = await _end(process, wire, writer)
+        lost = f"the process that loads it ended with {status}; see its log"
+        raise ModelError(header.get("error", "model.load"), header.get("message", lost))
 
     async def run(self, windows: Sequence[Window], alone: bool) -> tuple[Array, float]:
         """The logits of a batch, and the seconds that it took.
@@ -112,18 +117,13 @@ class Worker:
         self._writer.write(_frame(header, *arrays))
         return await answer
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Let it end; what it still computes is lost."""
-        self._writer.close()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        await _end(self.process, self._wire, self._writer)
 
     async def _read(self) -> None:
         """Hands answers to those who wait, until the worker is gone."""
-        with contextlib.suppress(EOFError, ConnectionError):
+        try:
             while True:
                 header, data = await _receive(self._reader)
                 future = self._pending.pop(header["number"])
@@ -134,9 +134,30 @@ class Worker:
                 else:
                     logits = np.frombuffer(data, np.float32).reshape(header["shape"])
                     future.set_result((logits, header["seconds"]))
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(CrashError())
+        except (EOFError, ConnectionError):
+            pass
+        except Exception:
+            log.error("what the worker sends makes no sense", exc_info=True)
+        finally:
+            for future in self._pending.values():
+                if not future.done():
+                    future.set_exception(CrashError())
+
+
+async def _end(
+    process: subprocess.Popen[bytes], wire: socket.socket, writer: asyncio.StreamWriter | None
+) -> int:
+    """Its exit status, once it is gone."""
+    with contextlib.suppress(OSError):
+        wire.shutdown(socket.SHUT_RDWR)
+    wire.close()
+    if writer is not None:
+        writer.close()
+    try:
+        return await asyncio.to_thread(process.wait, PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return await asyncio.to_thread(process.wait)
 
 
 def _frame(header: dict[str, Any], *arrays: Array) -> bytes:
@@ -173,7 +194,8 @@ def main(descriptor: str, model_dir: str, precision: str) -> None:
             send({"error": "model.load", "message": f"cannot load {model_dir}: {error}"})
             raise
         engine, pad_id = predictor.engine, predictor.pad_id
-        send({"lanes": engine.lanes, "budget": engine.budget, "precision": engine.precision})
+        facts = {"lanes": engine.lanes, "budget": engine.budget, "precision": engine.precision}
+        send({**facts, "version": predictor.artifact.version if predictor.artifact else ""})
 
         def run(number: int, alone: bool, batch: Batch) -> None:
             started = time.perf_counter()

@@ -3,7 +3,7 @@ import { answered } from "./answers.js";
 import { records } from "./tables.js";
 
 const $ = (id) => document.getElementById(id);
-const PART_RECORDS = 200, PART_CHARACTERS = 200_000, AT_ONCE = 3, ROWS_SHOWN = 500;
+const PART_RECORDS = 200, PART_CHARACTERS = 200_000, AT_ONCE = 3, ROWS_SHOWN = 500, ATTEMPTS = 20;
 let info = null, example = null;
 
 function headers(more) {
@@ -48,9 +48,7 @@ async function meet() {
       $("hint").textContent = "JSON with words and a box for each: x0 y0 x1 y1, 0 to 1000 over the page";
       $("hint").hidden = false;
     }
-    const document_ = await (await fetch("openapi.json")).json();
-    const json = document_.paths["/predict"].post.requestBody.content["application/json"];
-    example = json.example?.data[0] ?? null;
+    example = info.example;
     $("example").hidden = !example;
     return;
   }
@@ -59,7 +57,8 @@ async function meet() {
     $("access").open = true;
     return;
   }
-  const error = reply ? (await reply.json()).error : { message: "The server does not answer." };
+  let error = { message: "The server does not answer." };
+  try { error = (await reply.json()).error; } catch { /* nobody there, or a proxy's page */ }
   $("model").textContent = error.message;
   setTimeout(meet, 1000);
 }
@@ -86,8 +85,9 @@ function shell(body) {
 
 async function submit(event) {
   event?.preventDefault();
-  $("error").hidden = true;
   const button = $("ask").querySelector("[type=submit]");
+  if (button.disabled || !info) return;
+  $("error").hidden = true;
   button.disabled = true;
   try {
     const body = asked();
@@ -124,10 +124,11 @@ function parts(found) {
 }
 
 async function persistently(part, signal) {
-  for (;;) {
+  for (let attempt = 1; ; attempt++) {
     try { return await ask(part.join("\n") + "\n", "application/jsonlines", "application/jsonlines", signal); }
     catch (error) {
-      if (![429, 503].includes(error.status) || signal.aborted) throw error;
+      const passing = [429, 503].includes(error.status) && error.code !== "server.deadline";
+      if (!passing || attempt === ATTEMPTS || signal.aborted) throw error;
       await new Promise((wake) => setTimeout(wake, 1000 * Math.max(1, error.retryAfter || 1)));
     }
   }
@@ -135,10 +136,11 @@ async function persistently(part, signal) {
 
 function row(number, line, answer) {
   const cells = document.createElement("tr");
-  const told = answer.error ? answer.error.message : Array.isArray(answer.entities)
+  const failed = answer.error && !("pred" in answer);  // a record may have a key of that name
+  const told = failed ? answer.error.message : Array.isArray(answer.entities)
     ? answer.entities.map((entity) => `${entity.label}: ${entity.text}`).join("; ") || "no entity"
     : [answer.pred].flat().join(", ");
-  const score = answer.error || Array.isArray(answer.pred) ? "" : answer.proba?.toFixed(3) ?? "";
+  const score = typeof answer.proba === "number" ? answer.proba.toFixed(3) : "";
   let text = line;
   try { const record = JSON.parse(line); text = record.text ?? record.words?.join(" ") ?? record; } catch { /* as it is */ }
   text = typeof text === "string" ? text : JSON.stringify(text);
@@ -146,7 +148,7 @@ function row(number, line, answer) {
     cells.append(Object.assign(document.createElement("td"), { textContent: value }));
   }
   cells.lastChild.className = "number";
-  if (answer.error) cells.className = "bad";
+  if (failed) cells.className = "bad";
   return cells;
 }
 

@@ -26,8 +26,8 @@ export function records(text, name) {
   const body = text.replace(/^\ufeff/, "").replaceAll("\r\n", "\n");
   if (/\.(jsonl|ndjson)$/i.test(name)) {
     const lines = body.replace(/\s+$/, "").split("\n");
-    if (!lines[0]) throw { message: "The file is empty; expected a record a line" };
-    return lines;
+    if (!lines.some((line) => line.trim())) throw { message: "The file is empty; expected a record a line" };
+    return lines.map((line) => (line.trim() ? line : '""'));  // an empty line at a part's end would be none
   }
   if (/\.json$/i.test(name)) {
     let value;

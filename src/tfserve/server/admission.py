@@ -1,0 +1,84 @@
+"""Whether a request will be answered in time: what is promised, what waits, what it would cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tfserve.errors import BusyError, TooLargeError
+from tfserve.processing import Prepared
+from tfserve.server.schedule import Schedule
+from tfserve.settings import Settings
+
+
+@dataclass
+class Work:
+    """An amount of it: the sums of windows' lengths, and of their squares."""
+
+    tokens: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Work:
+        """That of windows."""
+        lengths = [len(window) for window in prepared.windows]
+        return cls(sum(lengths), sum(length * length for length in lengths))
+
+    def times(self, share: float) -> Work:
+        """So many times as much."""
+        return Work(self.tokens * share, self.squares * share)
+
+    def add(self, other: Work) -> None:
+        """More of it."""
+        self.tokens += other.tokens
+        self.squares += other.squares
+
+    def less(self, other: Work) -> Work:
+        """Take it away as far as there is as much; the change."""
+        change = Work(-min(self.tokens, other.tokens), -min(self.squares, other.squares))
+        self.add(change)
+        return change
+
+
+def admit(
+    work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings, now: float
+) -> None:
+    """Whether a request of so much work can be answered in time.
+
+    ``promised`` was admitted before and does not wait yet. Nothing is refused for its time before
+    the cost of batches is known.
+
+    Raises
+    ------
+    BusyError
+        429: too much waits, or what waits takes too long.
+    TooLargeError
+        413: the request alone takes too long.
+    """
+    deadline = settings.deadline_s
+    waiting = schedule.tokens + promised.tokens
+    before = schedule.wait(now, promised.tokens, promised.squares)
+    if waiting and waiting + work.tokens > settings.max_queue_tokens:
+        raise BusyError(
+            "server.queue_full",
+            f"{waiting:,.0f} tokens wait already; expected at most "
+            f"{settings.max_queue_tokens:,} (TFSERVE_MAX_QUEUE_TOKENS)",
+            retry_after=max(1, math.ceil(before / 2)),
+        )
+    if not schedule.cost.sure:
+        return
+    alone = schedule.wait(now, work.tokens, work.squares) - schedule.wait(now)
+    if alone > deadline:
+        fitting = int(records * deadline / alone)
+        raise TooLargeError(
+            "body.too_slow",
+            f"found {records:,} records, some {alone:,.0f} seconds of work; expected at "
+            f"most {deadline} seconds, about {fitting:,} such records (TFSERVE_DEADLINE_S)",
+        )
+    if before + alone > deadline:
+        raise BusyError(
+            "server.busy",
+            f"this would be answered in {before + alone:,.0f} seconds; expected at most "
+            f"{deadline} (TFSERVE_DEADLINE_S)",
+            retry_after=max(1, math.ceil(before + alone - deadline)),
+        )
