@@ -29,6 +29,7 @@ format: $(VENV)/.installed
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/serving/run.py
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/training.py
 

@@ -82,7 +82,7 @@ def asker(url: str) -> Ask:
 
 
 @contextmanager
-def toolkit(version: str, model: Path, base: Path) -> Iterator[str]:
+def toolkit(version: str, model: Path, base: Path, workers: int = 1) -> Iterator[str]:
     """The HuggingFace inference toolkit on MMS, serving ``model``: its URL.
 
     ``version`` is that of transformers, 4 or 5; ``base`` is a new folder. It is ready when it has
@@ -98,7 +98,7 @@ def toolkit(version: str, model: Path, base: Path) -> Iterator[str]:
         bin_folder,
         SAGEMAKER_BASE_DIR=str(base),
         SAGEMAKER_BIND_TO_PORT=str(port),
-        SAGEMAKER_MODEL_SERVER_WORKERS="1",
+        SAGEMAKER_MODEL_SERVER_WORKERS=str(workers),
         PYTHONPATH=str(HERE),
         TFSERVE_PRECISION="fp32",
     )
@@ -112,12 +112,12 @@ def toolkit(version: str, model: Path, base: Path) -> Iterator[str]:
 
 
 @contextmanager
-def own_server(model: Path, base: Path) -> Iterator[str]:
+def own_server(model: Path, base: Path, precision: str = "fp32") -> Iterator[str]:
     """``tfserve serve`` serving ``model``: its URL. ``base`` is a new folder."""
     base.mkdir()
     port = free_port()
     command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
-    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "TFSERVE_PRECISION": "fp32"}
+    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "TFSERVE_PRECISION": precision}
     with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
         yield url
 

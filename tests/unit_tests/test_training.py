@@ -181,7 +181,9 @@ def test_test_predictions_are_the_predictors_answers_to_each_row(learned: Learne
     written = jsonl(learned.output / "test_predictions.jsonl")
     table = tfserve.tables.read_table(learned.data / "test.csv", get(learned.task))
     assert [line["text"] for line in written] == [row.record.text for row in table.rows]
-    answers = tfserve.load(learned.model).predict([row.record.text for row in table.rows])
+    answers = tfserve.load(learned.model, precision="fp32").predict(
+        [row.record.text for row in table.rows]
+    )
     kept = [{k: v for k, v in line.items() if k not in ("text", "labels")} for line in written]
     assert kept == answers
 
