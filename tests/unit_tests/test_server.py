@@ -40,6 +40,15 @@ class Reply:
         return str(self.body["error"]["code"])
 
 
+WORDS = ("where", "is", "my", "parcel", "late", "invoice", "refund", "the")
+
+
+def different(count: int, first: int = 0) -> list[str]:
+    """Texts that the model can tell apart, so that each is computed."""
+    numbers = range(first, first + count)
+    return [" ".join(WORDS[n >> 3 * k & 7] for k in range(6)) for n in numbers]
+
+
 class Client:
     """Asks a server on loopback."""
 
@@ -326,19 +335,16 @@ def test_many_at_once_get_their_own_answers(client: Client, loaded: Loaded) -> N
 
 
 def test_a_client_that_goes_away_is_noticed(client: Client) -> None:
-    texts = [f"parcel number {number} " * 20 for number in range(300)]
-    body = json.dumps(texts).encode()
+    body = json.dumps(different(15_000)).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", client.port)) as raw:
         raw.sendall(head + body)
-        time.sleep(0.05)
     client.process.wait_until(lambda: '"status":499' in client.process.err, 20)
     client.process.wait_until(lambda: client.metric("tfserve_queue_tokens") == 0, 20)
 
 
 def test_large_requests_let_small_ones_pass(client: Client, loaded: Loaded) -> None:
-    words = ("where", "is", "my", "parcel", "late", "invoice", "refund", "the")
-    texts = [" ".join(words[n >> 3 * k & 7] for k in range(5)) for n in range(12_000)]
+    texts = different(12_000, 100_000)
     replies: list[Reply] = []
     large = threading.Thread(target=lambda: replies.append(client.predict(texts)))
     large.start()
@@ -437,7 +443,7 @@ def test_too_much_at_once_is_refused_with_the_time_to_wait(
         client.until(200)
 
         def ask(number: int) -> Reply:
-            return client.predict([f"parcel {i} of {number}" for i in range(20)])
+            return client.predict(different(40, 40 * number))
 
         with ThreadPoolExecutor(24) as pool:
             replies = list(pool.map(ask, range(120)))
@@ -447,7 +453,7 @@ def test_too_much_at_once_is_refused_with_the_time_to_wait(
                 assert reply.code == "server.queue_full"
                 assert int(reply.headers["retry-after"]) >= 1
             else:
-                assert len(reply.body["predictions"]) == 20
+                assert len(reply.body["predictions"]) == 40
         url = f"http://127.0.0.1:{client.port}"
         texts = [f"parcel {i} of many" for i in range(400)]
         assert len(asking.predict(url, texts, workers=16, max_records=20)) == 400  # it waits
@@ -461,11 +467,11 @@ def test_a_killed_worker_is_replaced(trained: Trained, tmp_path: Path) -> None:
         stop = threading.Event()
 
         def ask(number: int) -> set[tuple[int, str]]:
-            seen = set()
+            seen, first = set(), 30_000 * number
             while not stop.is_set():
-                reply = client.predict([f"parcel {number} {time.monotonic()}" * 30])
+                reply = client.predict(different(100, first))
                 seen.add((reply.status, "" if reply.status == 200 else reply.code))
-                time.sleep(0.002)
+                first += 100
             return seen
 
         with ThreadPoolExecutor(8) as pool:
@@ -490,16 +496,14 @@ def test_sigterm_loses_nothing_that_was_accepted(trained: Trained, tmp_path: Pat
         client.until(200)
 
         def ask(number: int) -> int:
-            return len(
-                client.predict([f"{number} parcel {i}" for i in range(300)]).body["predictions"]
-            )
+            return len(client.predict(different(2000, 2000 * number)).body["predictions"])
 
         with ThreadPoolExecutor(6) as pool:
             asking = [pool.submit(ask, number) for number in range(6)]
             client.process.wait_until(lambda: client.metric("tfserve_queue_windows") > 0, 20)
             time.sleep(0.3)
             client.process.send(signal.SIGTERM)
-            assert [one.result() for one in asking] == [300] * 6
+            assert [one.result() for one in asking] == [2000] * 6
 
 
 def test_a_model_that_was_exchanged_is_not_served_half(copied: Trained, tmp_path: Path) -> None:
