@@ -48,13 +48,13 @@ class TorchEngine:
         on_cpu = self.device.type == "cpu"
         self.lanes = self.cores if on_cpu else 1
         self.budget = CPU_BUDGET if on_cpu else GPU_BUDGET
-        self._thread = threading.local()
+        self._thread, self._threads = threading.local(), self.cores
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
         threads = self.cores if alone or self.lanes == 1 else 1
-        if getattr(self._thread, "threads", None) != threads:
-            torch.set_num_threads(threads)  # of the calling thread only
-            self._thread.threads = threads
+        if getattr(self._thread, "threads", None) != threads or self._threads != threads:
+            torch.set_num_threads(threads)  # OpenMP's of the calling thread, MKL's of all
+            self._thread.threads = self._threads = threads
         with torch.inference_mode(), self._casting():
             logits = self.model(**tensors(batch, self.device)).logits
             return np.asarray(logits.float().cpu().numpy())
