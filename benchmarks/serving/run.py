@@ -30,7 +30,7 @@ from load import Result, closed, request
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "docker_test")]
 
-from common import DATA, machine, minilm, spread, table  # noqa: E402
+from common import classifier, machine, spread, table  # noqa: E402
 from prediction import load_texts  # noqa: E402
 from servers import free_port, own_server, running, toolkit  # noqa: E402
 
@@ -92,12 +92,7 @@ def main() -> None:
     parser.add_argument("--model", help="a classif model directory; default: one trained here")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp())
-    model = Path(options.model) if options.model else scratch / "model"
-    if not options.model:
-        import tfserve
-
-        hparams = {"task_name": "classif", "model_name": minilm(), "max_steps": 30}
-        tfserve.train(hparams, train_dir=DATA / "banking77", model_dir=model)
+    model = classifier(options.model, max_steps=30)
     found: dict[tuple[str, str, int], list[Result]] = {}
     for number in range(options.rounds):
         for server, (start, path) in SERVERS.items():

@@ -29,7 +29,7 @@ MAX_BYTES, MAX_RECORDS = 5_000_000, 1000
 """Of a request."""
 
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 8, 0.5, 20.0
-"""Requests that are refused for now, and seconds between them."""
+"""How often a busy server is asked, and the least and most seconds in between."""
 
 SPLIT = ("server.deadline", "body.too_slow", "body.too_large", "body.too_many")
 """Errors of requests that may be answered in halves."""

@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -532,6 +534,12 @@ def test_a_model_that_is_damaged_ends_it_unless_it_is_told_to_stay(
         assert client.predict(["a"]).code == "model.tampered"
         assert client.ask("GET", "/health").body["error"]["code"] == "model.tampered"
         assert client.ask("GET", "/info").status == 503
+
+
+def test_what_answers_http_loads_no_torch() -> None:
+    code = "import sys, tfserve.server.run; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_port_that_is_taken_is_said(trained: Trained, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_window_that_failed_costs_its_records_alone(task: str, loaded: Loaded)
     outputs = [row if processor.task.per_word else row[0] for row in rows]
     place = prepared.places[0][0]  # of the first text and of the third
     for failure in (FAILED, np.full_like(outputs[place], np.nan)):
-        done = Computed([*outputs[:place], failure, *outputs[place + 1 :]], 0.0, 0.0)
+        done = Computed([*outputs[:place], failure, *outputs[place + 1 :]], 0.0)
         answers = _decode(processor, items, prepared, done, processor.asked({"on_error": "record"}))
         for number, (answer, wanted) in enumerate(zip(answers, expected, strict=True)):
             if number in (0, 3):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,8 +27,6 @@ from tfserve.server.around import Around, ms, refusal
 from tfserve.server.batcher import STARTING
 from tfserve.server.service import Reply, Service
 from tfserve.settings import Settings
-
-log = logging.getLogger("tfserve")
 
 BODIES = 3
 """So many of the largest bodies may be held at a time."""
@@ -132,7 +129,7 @@ def create_app(
         return FileResponse(PAGE / "index.html", headers=ITS_OWN)
 
     app.mount("/page", StaticFiles(directory=PAGE))
-    # Starlette's routes: nothing is to be parsed for them, and each costs a tenth of a millisecond.
+    # Starlette's routes, because FastAPI would look for parameters that they do not have.
     app.add_route("/", page)
     app.add_route("/invocations", answer, ["POST"])
     app.add_route("/predict", predict, ["GET", "POST"])

@@ -41,12 +41,11 @@ class Computed:
     Attributes
     ----------
     outputs : of each window, or why there is none
-    queued, computing : seconds until the first of them began, and from then until the last was done
+    queued : seconds until the first of them began
     """
 
     outputs: list[Array | ServingError]
     queued: float
-    computing: float
 
 
 class Batcher:
@@ -85,7 +84,7 @@ class Batcher:
         """Start the worker, and another one whenever it dies; returns if the first cannot be."""
         pause = FIRST_PAUSE
         while True:
-            born = _now()
+            born = now()
             self.starts += 1
             try:
                 worker = await self._start()
@@ -114,7 +113,7 @@ class Batcher:
                     await worker.stop()
                 status = worker.process.returncode
                 log.error("the worker ended with %s; starting another", status)
-            pause = FIRST_PAUSE if _now() - born > YOUNG else min(2 * pause, LONGEST_PAUSE)
+            pause = FIRST_PAUSE if now() - born > YOUNG else min(2 * pause, LONGEST_PAUSE)
             await asyncio.sleep(pause)
 
     async def run(self, windows: Sequence[Window]) -> Computed:
@@ -124,14 +123,14 @@ class Batcher:
         """
         if self.failure is not None or self.schedule is None:
             raise (self.failure or STARTING).at()
-        now = _now()
+        arrived = now()
         loop = asyncio.get_running_loop()
         waiting: list[tuple[Job, asyncio.Future[Array | ServingError]]] = []
         for window in windows:
             key = window.key
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = Job(window, key, now)
+                job = self._jobs[key] = Job(window, key, arrived)
                 self.schedule.add(job)
             future = loop.create_future()
             job.wanted.append(future)
@@ -143,8 +142,8 @@ class Batcher:
             for job, future in waiting:
                 self._unwanted(job, future)
             raise
-        began = min((job.started for job, _ in waiting), default=now)
-        return Computed(outputs, max(0.0, began - now), _now() - max(began, now))
+        began = min((job.started for job, _ in waiting), default=arrived)
+        return Computed(outputs, max(0.0, began - arrived))
 
     def _unwanted(self, job: Job, future: asyncio.Future[Array | ServingError]) -> None:
         if not future.cancel() and not future.cancelled():
@@ -165,33 +164,32 @@ class Batcher:
         self._due = False
         if self.worker is None or self.schedule is None:
             return
-        for run in self.schedule.start(_now()):
+        for run in self.schedule.start(now()):
             task = asyncio.ensure_future(self._compute(self.worker, self.schedule, run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _compute(self, worker: Worker, schedule: Schedule, run: Run) -> None:
-        results: Sequence[Array | Exception]
         try:
             logits, seconds = await worker.run([job.window for job in run.jobs], run.alone)
         except BatchError as error:
             self._blame(worker, schedule.failed(run), error)
             self._pump()
-            return
         except Exception as error:
             schedule.running.discard(run)
             if not isinstance(error, CrashError):
                 log.error("a batch failed", exc_info=True)
             crashed = "the process with the model died while it worked on this"
-            results = [ServingError("server.crashed", crashed)] * len(run.jobs)
+            for job in run.jobs:
+                for future in self._awaited(job):
+                    future.set_exception(ServingError("server.crashed", crashed))
         else:
             self._failures = 0
             schedule.finished(run, seconds)
             self._pump()  # the model has work again before its answers are written
-            results = list(logits)
             self._observe(run, seconds)
-        for job, result in zip(run.jobs, results, strict=True):
-            self._settle(job, result)
+            for job, output in zip(run.jobs, logits, strict=True):
+                self._settle(job, output)
 
     def _blame(self, worker: Worker, failed: Sequence[Job], error: BatchError) -> None:
         """Tell those who wait for a job that fails by itself."""
@@ -203,20 +201,18 @@ class Batcher:
             log.error("nothing but failures: ending the worker")
             worker.process.kill()
 
-    def _settle(self, job: Job, result: Array | Exception) -> None:
-        """Give it to all who wait for it; what fails by itself is a result."""
+    def _settle(self, job: Job, output: Array | ServingError) -> None:
+        """Give it to all who wait for it."""
+        for future in self._awaited(job):
+            future.set_result(output)
+
+    def _awaited(self, job: Job) -> list[asyncio.Future[Array | ServingError]]:
+        """Those who still wait for a job that is over."""
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
-        for future in job.wanted:
-            if future.done():
-                continue
-            if isinstance(result, ServingError) and result.code == "server.model":
-                future.set_result(result)
-            elif isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        return [future for future in job.wanted if not future.done()]
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds on the event loop's clock."""
     return asyncio.get_running_loop().time()

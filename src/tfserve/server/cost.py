@@ -57,7 +57,7 @@ class Cost:
 
     def batch(self, rows: int, length: int) -> float:
         """Seconds of a batch."""
-        return self.c0 + rows * length * (self.c1 + self.c2 * length)
+        return self.c0 + float(self.windows(rows, length))
 
     def budget(self, most: int, share: float) -> int:
         """Tokens in a batch of which the overhead is ``share``; between ``most`` and an eighth."""

@@ -21,7 +21,6 @@ class Metrics:
         self.requests = Counter(
             "tfserve_requests", "Requests answered", ["path", "status"], registry=registry
         )
-        self._requests: dict[tuple[str, int], Counter] = {}
         seconds = Histogram(
             "tfserve_request_seconds", "Time of a request, by stage: queue, compute, total",
             ["stage"], buckets=SECONDS, registry=registry,
@@ -60,10 +59,7 @@ class Metrics:
 
     def request(self, path: str, status: int) -> None:
         """A request was answered, whatever with."""
-        known = self._requests.get((path, status))
-        if known is None:
-            known = self._requests[path, status] = self.requests.labels(path, str(status))
-        known.inc()
+        self.requests.labels(path, str(status)).inc()
 
     def batch(self, run: Run, seconds: float, budget: int) -> None:
         """A batch was computed."""

@@ -6,41 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from tfserve import tasks
 from tfserve.codecs import DECODERS, JSON, JSON_LINES
 from tfserve.server.service import Service
+from tfserve.tasks.base import NUMBER, TEXT, Schema, array_of, object_of
 
-Schema = dict[str, Any]
-
-NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 VISIBLE = {**TEXT, "minLength": 1, "pattern": "\\S"}
-LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
 
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _object(required: list[str], **properties: Schema) -> Schema:
-    return {"type": "object", "required": required, "properties": properties}
-
-
-ENTITY = _object(
-    ["label", "text", "start", "end", "proba"],
-    label=TEXT, text=TEXT, start={"type": "integer"}, end={"type": "integer"}, proba=NUMBER,
-)  # fmt: skip
-
-ANSWERS: dict[str, Schema] = {
-    "classif": _object(["pred", "proba"], pred=TEXT, proba=NUMBER, scores=LABEL_SCORES),
-    "multilabel-classif": _object(
-        ["pred", "proba"], pred=_list(TEXT), proba=_list(NUMBER), scores=LABEL_SCORES
-    ),
-    "ner": _object(
-        ["pred", "proba", "entities"], pred=_list(TEXT), proba=_list(NUMBER),
-        entities=_list(ENTITY), scores=_list(LABEL_SCORES),
-    ),
-    "regression": _object(["pred"], pred=NUMBER),
-}  # fmt: skip
-"""Task → what answers a record; its other keys travel along."""
 
 PARAMETERS: dict[str, tuple[Schema, str]] = {
     "top_k": ({"type": "integer", "minimum": 1}, "the scores of so many labels, best first"),
@@ -51,7 +23,7 @@ PARAMETERS: dict[str, tuple[Schema, str]] = {
         "whether a bad record refuses the request, or is answered with its error",
     ),
 }
-ERROR = _object(["error"], error=_object(["code", "message"], code=TEXT, message=TEXT))
+ERROR = object_of(["error"], error=object_of(["code", "message"], code=TEXT, message=TEXT))
 REFUSALS = {
     400: "what was sent cannot be read; the error says where",
     401: "no key, or one that is not known",
@@ -66,17 +38,15 @@ REFUSALS = {
 
 def document(app: FastAPI, service: Service) -> Schema:
     """The document, with schemas once the model is known."""
-    from tfserve import tasks
-
     manifest = service.artifact.manifest if service.artifact else None
     task = manifest.task if manifest else ""
     # The document wants no key, and records are for those who have one.
     golden = manifest.golden if manifest and not service.settings.api_keys else []
     understood = (*tasks.get(task).parameters, "on_error") if task else tuple(PARAMETERS)
-    record: Schema = _object(["text"], text=VISIBLE)
+    record: Schema = object_of(["text"], text=VISIBLE)
     if manifest and manifest.use_bbox:
         box = {"type": "integer", "minimum": 0, "maximum": 1000}
-        record["properties"]["bbox"] = _list(_list(box))
+        record["properties"]["bbox"] = array_of(array_of(box))
         record["required"].append("bbox")
     parameters = {
         "type": "object",
@@ -85,15 +55,15 @@ def document(app: FastAPI, service: Service) -> Schema:
         },
         "additionalProperties": False,
     }
-    answer = {**ANSWERS.get(task, {"type": "object"}), "additionalProperties": True}
+    answer = tasks.get(task).answer_schema if task else {"type": "object"}
     schemas = {
         "Record": record,
         "Parameters": parameters,
-        "Request": _object(["data"], data=_list(_to("Record")), parameters=_to("Parameters")),
+        "Request": object_of(["data"], data=array_of(_to("Record")), parameters=_to("Parameters")),
         "Answer": answer,
         "Failure": {**ERROR, "description": "of one record, where on_error is record"},
-        "Answers": _object(
-            ["predictions"], predictions=_list({"anyOf": [_to("Answer"), _to("Failure")]})
+        "Answers": object_of(
+            ["predictions"], predictions=array_of({"anyOf": [_to("Answer"), _to("Failure")]})
         ),
         "Error": ERROR,
     }
@@ -141,7 +111,7 @@ def _body(golden: list[dict[str, Any]]) -> Schema:
     records = [pair["record"] for pair in golden[:2]]
     example = {"example": {"data": records}} if records else {}
     forms = {
-        "oneOf": [_to("Request"), _to("Record"), _list(_to("Record")), _list(VISIBLE)],
+        "oneOf": [_to("Request"), _to("Record"), array_of(_to("Record")), array_of(VISIBLE)],
     }
     others = {kind: {"schema": VISIBLE} for kind in DECODERS if kind != JSON}
     return {"required": True, "content": {JSON: {"schema": forms, **example}, **others}}

@@ -22,8 +22,7 @@ from tfserve.server.cost import Cost
 from tfserve.tasks.base import Array
 
 PATIENCE = 0.1
-"""Seconds after which the oldest window goes first. Simulated with short texts and documents mixed:
-from 0.05 to 0.2 throughput is the same and the slowest hundredth is best."""
+"""Seconds after which the oldest window goes first: some batches, and too short to be noticed."""
 
 SIGHT, SHORT = 128, 16
 """So many of the oldest windows are looked at, more where short ones of so many tokens would leave

@@ -21,7 +21,7 @@ from tfserve.errors import ModelError, ServingError, TfserveError
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record, Rejected
 from tfserve.server.admission import Work, admit
-from tfserve.server.batcher import STARTING, Batcher, Computed
+from tfserve.server.batcher import STARTING, Batcher, Computed, now
 from tfserve.server.metrics import Metrics
 from tfserve.server.worker import Worker
 from tfserve.settings import Settings
@@ -37,7 +37,7 @@ AT_ONCE, AT_ONCE_RECORDS = 20_000, 32
 requests, and goes to a thread."""
 
 CHARACTERS_A_TOKEN = 4
-"""About, where nothing else is known."""
+"""About: what a model reads of a text that it cuts off."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Reply:
 
     Attributes
     ----------
-    queued, computing : seconds, see ``Computed``
+    queued, computing : seconds until its first window began, and from then to the last one's end
     """
 
     text: str
@@ -136,10 +136,10 @@ class Service:
         self.settings.check_records(len(request.items))
         at_once = at_once and len(request.items) <= AT_ONCE_RECORDS
         items, asked = await _off(at_once, self.processor.read, request)
-        began = _now()
+        began = now()
         parts = await self._answer(self.processor, items, asked, at_once)
         queued = parts[0].queued if parts else 0.0
-        computing = _now() - began - queued
+        computing = now() - began - queued
         answers = [answer for part in parts for answer in part.answers]
         text = await _off(at_once, codecs.encode, answers, media_type)
         tokens = sum(part.tokens for part in parts)
@@ -180,7 +180,7 @@ class Service:
     def _admit(self, promise: Work, work: Work, records: int) -> None:
         """Promise the work of a request. Raises BusyError or TooLargeError, see ``admit``."""
         assert self.batcher.schedule is not None
-        admit(work, records, self.batcher.schedule, self.promised, self.settings, _now())
+        admit(work, records, self.batcher.schedule, self.promised, self.settings, now())
         promise.add(work)
         self.promised.add(work)
 
@@ -233,10 +233,6 @@ def _without(
             places.append(windows)
         kept.append(item)
     return kept, Prepared(encoded, prepared.windows, places)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _share(processor: Processor, part: Sequence[Item], items: Sequence[Item]) -> float:

@@ -23,11 +23,26 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Answer = dict[str, Any]
+Schema = dict[str, Any]
+"""JSON Schema."""
 
 MINIMISED = ("loss", "mse", "rmse", "mae")
 """Metrics of which less is better."""
 
+NUMBER, TEXT = {"type": "number"}, {"type": "string"}
+LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
+
 registry: dict[str, type[Task]] = {}
+
+
+def array_of(items: Schema) -> Schema:
+    """The schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def object_of(required: Sequence[str], **properties: Schema) -> Schema:
+    """The schema of an object; keys of other names may stand in it."""
+    return {"type": "object", "required": list(required), "properties": properties}
 
 
 def register(name: str) -> Callable[[type[Task]], type[Task]]:
@@ -105,6 +120,7 @@ class Task(ABC):
     metric : the dev metric that chooses the best model, unless a run names another
     metric_names : the metrics there are, those per label aside
     parameters : names of the request parameters that mean something here
+    answer_schema : of what answers a record
     """
 
     name: ClassVar[str]
@@ -114,6 +130,7 @@ class Task(ABC):
     metric: ClassVar[str]
     metric_names: ClassVar[tuple[str, ...]]
     parameters: ClassVar[tuple[str, ...]] = ()
+    answer_schema: ClassVar[Schema]
 
     labels: tuple[str, ...]
 

@@ -12,11 +12,15 @@ import numpy as np
 from tfserve.errors import RecordError
 from tfserve.records import Record
 from tfserve.tasks.base import (
+    LABEL_SCORES,
+    NUMBER,
+    TEXT,
     Answer,
     Array,
     Parameters,
     Task,
     given_weights,
+    object_of,
     ranked_scores,
     register,
     rounded,
@@ -39,6 +43,7 @@ class Classif(Task):
     metric = "f1_macro"
     metric_names = ("accuracy", "f1_macro", "f1_weighted")
     parameters = ("top_k", "scores")
+    answer_schema = object_of(["pred", "proba"], pred=TEXT, proba=NUMBER, scores=LABEL_SCORES)
 
     labels: tuple[str, ...]
 

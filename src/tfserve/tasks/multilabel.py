@@ -13,11 +13,16 @@ import numpy as np
 from tfserve.errors import RecordError
 from tfserve.records import Record
 from tfserve.tasks.base import (
+    LABEL_SCORES,
+    NUMBER,
+    TEXT,
     Answer,
     Array,
     Parameters,
     Task,
+    array_of,
     given_weights,
+    object_of,
     ranked_scores,
     register,
     rounded,
@@ -41,6 +46,9 @@ class MultilabelClassif(Task):
     metric = "f1_micro"
     metric_names = ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy")
     parameters = ("top_k", "scores", "threshold")
+    answer_schema = object_of(
+        ["pred", "proba"], pred=array_of(TEXT), proba=array_of(NUMBER), scores=LABEL_SCORES
+    )
 
     labels: tuple[str, ...]
 

@@ -17,11 +17,16 @@ import numpy as np
 from tfserve.errors import RecordError
 from tfserve.records import Record
 from tfserve.tasks.base import (
+    LABEL_SCORES,
+    NUMBER,
+    TEXT,
     Answer,
     Array,
     Parameters,
     Task,
+    array_of,
     given_weights,
+    object_of,
     ranked_scores,
     register,
     rounded,
@@ -38,6 +43,16 @@ _LAST = "SUEL"  # in BIOES and BILOU: the last word of an entity, or its only on
 _IOB = {"B": "B", "U": "B", "S": "B", "I": "I", "E": "I", "L": "I"}
 
 
+ENTITY = object_of(
+    ["label", "text", "start", "end", "proba"],
+    label=TEXT,
+    text=TEXT,
+    start={"type": "integer"},
+    end={"type": "integer"},
+    proba=NUMBER,
+)
+
+
 @register("ner")
 @dataclass(frozen=True)
 class Ner(Task):
@@ -48,6 +63,13 @@ class Ner(Task):
     metric = "f1"
     metric_names = ("f1", "precision", "recall", "word_accuracy")
     parameters = ("top_k", "scores")
+    answer_schema = object_of(
+        ["pred", "proba", "entities"],
+        pred=array_of(TEXT),
+        proba=array_of(NUMBER),
+        entities=array_of(ENTITY),
+        scores=array_of(LABEL_SCORES),
+    )
 
     labels: tuple[str, ...]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfserve.errors import RecordError
 from tfserve.records import Record
-from tfserve.tasks.base import Answer, Array, Parameters, Task, register
+from tfserve.tasks.base import NUMBER, Answer, Array, Parameters, Task, object_of, register
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +34,7 @@ class Regression(Task):
     mean: float
     std: float
 
+    answer_schema = object_of(["pred"], pred=NUMBER)
     labels = ("target",)
 
     @classmethod
