@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 IMAGE ?= tfserve
+DOCKERFILE ?= docker/Dockerfile
 DEVICE ?= cpu
 TORCH ?= torch==2.13.0
 ML ?= ml
@@ -43,7 +44,7 @@ conformance: $(VENV)/.installed
 
 # What people do every day with our own image; ML is the folder that stands for /opt/ml.
 image:
-	docker build --file docker/Dockerfile --tag $(IMAGE) $(BUILD_FLAGS) \
+	docker build --file $(DOCKERFILE) --tag $(IMAGE) $(BUILD_FLAGS) \
 		--build-arg DEVICE=$(DEVICE) --build-arg TORCH=$(TORCH) \
 		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL=$(PIP_INDEX_URL)) \
@@ -63,5 +64,5 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfserve: the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[train,server,demo,test]'
+		--constraint constraints.txt --editable '.[train,server,openvino,onnx,export,demo,test]'
 	touch $@

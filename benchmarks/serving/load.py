@@ -1,8 +1,9 @@
-"""Load on an HTTP server: clients that each ask again as soon as they have their answer."""
+"""Load on an HTTP server: a closed loop of clients, or requests that come by chance."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -106,4 +107,35 @@ async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: fl
         connection.transport.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
+    return result
+
+
+async def open_loop(
+    port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0
+) -> Result:
+    """Requests that come by chance, so many a second, whatever the server does (Poisson)."""
+    result, rng = Result(seconds), random.Random(seed)
+    idle: list[Connection] = []
+    asking: set[asyncio.Task[None]] = set()
+
+    async def ask(body: bytes, due: float) -> None:
+        connection = idle.pop() if idle else await _connect(port)
+        status = await connection.ask(body)
+        result.statuses[status] += 1
+        if status == 200:
+            result.latencies.append(time.perf_counter() - due)
+        if not connection.transport.is_closing():
+            idle.append(connection)
+
+    begin = due = time.perf_counter()
+    while (due := due + rng.expovariate(rate)) < begin + seconds:
+        if (pause := due - time.perf_counter()) > 0:
+            await asyncio.sleep(pause)
+        task = asyncio.ensure_future(ask(rng.choice(requests), due))
+        asking.add(task)
+        task.add_done_callback(asking.discard)
+    if asking:
+        await asyncio.wait(asking, timeout=60)
+    for connection in idle:
+        connection.transport.close()
     return result

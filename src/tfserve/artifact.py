@@ -36,6 +36,7 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
+WEIGHTS = (".safetensors", ".safetensors.index.json")
 VENDORED = {"jsonlines": ("jsonlines",), "attrs": ("attr", "attrs")}
 """What serving needs beside numpy and tokenizers, which every HuggingFace container has: the
 packages, and the modules that they are imported as."""
@@ -94,6 +95,16 @@ class Artifact:
         """A content hash: the same for the same files and settings, wherever they lie."""
         content = json.dumps(asdict(self.manifest), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def graphs(self) -> frozenset[str]:
+        """The engines for which it was exported, each into a folder of that name."""
+        return frozenset(name.partition("/")[0] for name in self.manifest.files if "/" in name)
+
+    @property
+    def weights(self) -> bool:
+        """Whether it holds the weights from which training wrote it."""
+        return any(name.endswith(WEIGHTS) for name in self.manifest.files)
 
     def task(self) -> tasks.Task:
         """The fitted task."""

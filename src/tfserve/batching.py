@@ -80,3 +80,9 @@ def collate(windows: Sequence[Window], pad_id: int) -> Batch:
         if boxes is not None and window.boxes is not None:
             boxes[row, : len(window)] = window.boxes
     return Batch(ids, mask, boxes)
+
+
+def arguments(batch: Batch) -> dict[str, Ints]:
+    """The arrays of a batch under the names that models give them."""
+    arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    return arrays if batch.bbox is None else {**arrays, "bbox": batch.bbox}

@@ -1,4 +1,5 @@
-"""The command line: ``check | train | evaluate | predict | serve | call | package | doctor``.
+"""The command line: ``check | train | evaluate | predict | export | serve | call | package``, and
+``doctor``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -88,17 +89,27 @@ def train(**values: str | None) -> None:
     click.echo(f"model: {folders['model_dir']}")
 
 
+def _computed(command: Callable[..., None]) -> Callable[..., None]:
+    """What computes, and in what precision."""
+    for option in (
+        click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16."),
+        click.option("--engine", default="auto", help="auto, torch, openvino or onnx."),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("model")
 @click.argument("file")
 @click.option("--output", help="A folder for metrics.json and predictions.jsonl.")
-@click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
-def evaluate(model: str, file: str, output: str | None, precision: str) -> None:
+@_computed
+def evaluate(model: str, file: str, output: str | None, engine: str, precision: str) -> None:
     """Metrics of the MODEL directory on the labelled FILE, as JSON."""
     from tfserve import checks, tables
     from tfserve.predictor import load
 
-    predictor = load(model, precision=precision)
+    predictor = load(model, engine=engine, precision=precision)
     table = tables.read_table(file, type(predictor.task), use_bbox=predictor.encoder.use_bbox)
     if unknown := predictor.task.unknown(table.labels):
         names = checks.shown(unknown)
@@ -134,9 +145,15 @@ def _asked(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @click.argument("model")
 @_asked
-@click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16.")
+@_computed
 def predict(
-    model: str, source: str, output: str | None, resume: bool, precision: str, **given: Any
+    model: str,
+    source: str,
+    output: str | None,
+    resume: bool,
+    engine: str,
+    precision: str,
+    **given: Any,
 ) -> None:
     """Answer every record of IN (.jsonl, .csv, .tsv, or - for JSON Lines on standard input).
 
@@ -148,10 +165,11 @@ def predict(
     def answers(samples: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
         from tfserve.predictor import load
 
-        predictor = load(model, precision=precision)
+        predictor = load(model, engine=engine, precision=precision)
         return predictor.stream(_parsed(samples, predictor), parameters)
 
-    _answer(source, output, resume, (model, {**parameters, "precision": precision}), answers)
+    asked = {**parameters, "engine": engine, "precision": precision}
+    _answer(source, output, resume, (model, asked), answers)
 
 
 @cli.command()
@@ -177,6 +195,25 @@ def call(
         return client.by_line(url, samples, parameters, key=key, workers=workers)
 
     _answer(source, output, resume, (url, parameters), answers)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--engine", default="openvino", help="openvino or onnx.", show_default=True)
+@click.option("--output", help="A new folder without the weights. Default: add it to MODEL.")
+@click.option("--int8", is_flag=True, help="Products in int8, if dev loses next to nothing by it.")
+@click.option("--dev", help="A labelled file, for --int8.")
+def export(model: str, engine: str, output: str | None, int8: bool, dev: str | None) -> None:
+    """Make the graph of the MODEL directory that another engine runs on CPUs."""
+    from tfserve.export import export as run
+
+    if int8 != (dev is not None):
+        raise click.UsageError("expected --int8 and --dev FILE together")
+    found, quantized = run(model, engine, output=output, dev=dev)
+    size = sum((found.path / name).stat().st_size for name in found.manifest.files)
+    click.echo(f"{found.path}: {engine}, {size / 1e6:,.1f} MB in all")
+    if quantized is not None:
+        click.echo(quantized)
 
 
 @cli.command()

@@ -35,7 +35,12 @@ def model_fn(model_dir: Path | str, context: Any = None) -> Predictor:
     """
     try:
         settings = Settings.from_environment()
-        return load(model_dir, precision=settings.precision, parameters=settings.parameters)
+        return load(
+            model_dir,
+            engine=settings.engine,
+            precision=settings.precision,
+            parameters=settings.parameters,
+        )
     except TfserveError as error:
         if context is None:
             raise

@@ -36,7 +36,7 @@ CHUNK_CHARACTERS = 250_000
 few answers are lost where it breaks off. The first chunks are smaller: whoever waits sees answers.
 """
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05}
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05, "int8": 0.3}
 """How far a golden answer's probabilities may be off before an engine is held to be wrong."""
 
 
@@ -129,18 +129,21 @@ class Predictor(Processor):
 def load(
     path: Path | str,
     *,
-    engine: str = "torch",
+    engine: str = "auto",
     precision: str = "auto",
     parameters: Mapping[str, Any] | None = None,
+    converting: bool = False,
 ) -> Predictor:
     """Load a model directory and check that it answers its golden records as training did.
 
     Parameters
     ----------
-    engine : what computes; see ``tfserve.engines.names()``
+    engine : what computes: one of ``tfserve.engines.names()``, or ``auto``: on a CPU the one whose
+        graph was exported into the directory, elsewhere torch
     precision : ``auto`` (bf16 where it is the faster, unless the golden answers forbid it),
         ``fp32``, ``bf16`` or ``fp16``
     parameters : of every request that does not give its own
+    converting : with ``auto``, make a graph for OpenVINO where it is installed; it takes seconds
 
     Raises
     ------
@@ -151,17 +154,10 @@ def load(
     """
     found = artifact.load(path)
     Parameters.parse(parameters or {}, tasks.get(found.manifest.task))
-    predictor = _load(found, engine, precision)
-    off = golden_distance(predictor)
-    if off > TOLERANCE[predictor.engine.precision] and precision == "auto":
-        log.warning("golden answers differ by %.3f in %s", off, predictor.engine.precision)
-        predictor = _load(found, engine, "fp32")
-        off = golden_distance(predictor)
-    if off > TOLERANCE[predictor.engine.precision]:
-        log.warning(
-            "%s answers its golden records differently from when it was trained, by %.3f: "
-            "compare the library versions in %s", path, off, artifact.MANIFEST
-        )  # fmt: skip
+    names = [engine]
+    if engine == "auto":
+        names = engines.candidates(found.graphs, weights=found.weights, converting=converting)
+    predictor = _first_sound(found, names, precision)
     predictor.parameters = dict(parameters or {})
     return predictor
 
@@ -182,8 +178,39 @@ def golden_distance(predictor: Predictor) -> float:
     return max(predictor.task.distance(pair["answer"], answer) for pair, answer in pairs)
 
 
+def _first_sound(found: Artifact, names: Sequence[str], precision: str) -> Predictor:
+    """With the first of the engines that answers the golden records as training did."""
+    for number, name in enumerate(names, 1):
+        for tried in ("auto", "fp32") if precision == "auto" else (precision,):
+            try:
+                predictor = _load(found, name, tried)
+            except ModelError as error:
+                if number == len(names):
+                    raise
+                log.warning("%s", error)
+                break
+            off, used = golden_distance(predictor), predictor.engine.precision
+            if off <= TOLERANCE[used]:
+                return predictor
+            log.warning(
+                "%s answers its golden records differently from when it was trained, by %.3f with "
+                "%s in %s: compare the library versions in %s",
+                found.path, off, name, used, artifact.MANIFEST,
+            )  # fmt: skip
+            if used == "fp32":
+                break
+    return predictor
+
+
 def _load(found: Artifact, engine: str, precision: str) -> Predictor:
-    loaded = engines.load(engine, found.path, precision)
+    graph = found.path / engine if engine in found.graphs else None
+    if not found.weights and graph is None:
+        raise ModelError(
+            "model.engine",
+            f"{found.path} was exported for {', '.join(sorted(found.graphs))} and cannot be run by "
+            f"{engine}: export it for {engine}, or take the directory that training wrote",
+        )
+    loaded = engines.load(engine, found.path, precision, graph=graph)
     pad_id = found.manifest.pad_token_id
     return Predictor(found.task(), found.encoder(), loaded, pad_id=pad_id, artifact=found)
 

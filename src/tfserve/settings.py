@@ -1,5 +1,6 @@
 """Settings of serving, from the environment: a Batch Transform request has no parameters.
 
+TFSERVE_ENGINE      auto, torch, openvino or onnx
 TFSERVE_PRECISION   auto, fp32, bf16 or fp16
 TFSERVE_TOP_K, TFSERVE_SCORES, TFSERVE_THRESHOLD, TFSERVE_ON_ERROR
                     the parameters of every request that does not give its own
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfserve import engines
 from tfserve.engines import PRECISIONS
 from tfserve.errors import SettingsError, TooLargeError
 from tfserve.tasks.base import RULES, is_count
@@ -45,6 +47,7 @@ class Settings:
 
     Attributes
     ----------
+    engine : what computes; ``auto`` lets the surface choose
     precision : of the matrix products
     parameters : of every request that does not give its own
     max_body_mb : megabytes of a request's body; Batch Transform sends at most 100
@@ -55,6 +58,7 @@ class Settings:
     cors_origins : of pages that may ask
     """
 
+    engine: str = "auto"
     precision: str = "auto"
     parameters: dict[str, Any] = field(default_factory=dict)
     max_body_mb: int = 100
@@ -103,8 +107,10 @@ class Settings:
             )
 
 
+ENGINES = ("auto", *engines.names())
 _RULES = {
     **RULES,
+    "engine": (lambda v: v in ENGINES, ", ".join(ENGINES)),
     "precision": (lambda v: v in PRECISIONS, ", ".join(PRECISIONS)),
     "max_body_mb": (is_count, "a whole number above 0"),
     "max_records": (is_count, "a whole number above 0"),
@@ -114,7 +120,7 @@ _RULES = {
     "api_keys_file": (lambda v: Path(v).is_file(), "a file with a key a line"),
     "cors_origins": (bool, "origins separated by commas"),
 }
-_TEXTS = ("precision", "on_error", "api_keys_file")
+_TEXTS = ("engine", "precision", "on_error", "api_keys_file")
 _LISTS = ("api_keys", "cors_origins")
 
 

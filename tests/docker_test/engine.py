@@ -133,6 +133,11 @@ def own_image(base: dict[str, str]) -> str:
     return _build("tfserve-test", ROOT / "docker/Dockerfile", ROOT, {**base, "TORCH": torch})
 
 
+def light_image(base: dict[str, str]) -> str:
+    """Our own image without torch; its name."""
+    return _build("tfserve-test-light", ROOT / "docker/Dockerfile.light", ROOT, base)
+
+
 def stand_in(name: str, base: dict[str, str], packages: str, more: str = "") -> str:
     """An image with the packages of ``environments/<name>.txt``; its name.
 

@@ -112,12 +112,15 @@ def toolkit(version: str, model: Path, base: Path, workers: int = 1) -> Iterator
 
 
 @contextmanager
-def own_server(model: Path, base: Path, precision: str = "fp32") -> Iterator[str]:
+def own_server(
+    model: Path, base: Path, precision: str = "fp32", engine: str = "torch"
+) -> Iterator[str]:
     """``tfserve serve`` serving ``model``: its URL. ``base`` is a new folder."""
     base.mkdir()
     port = free_port()
     command = [sys.executable, "-m", "tfserve", "serve", str(model), "--port", str(port)]
-    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "TFSERVE_PRECISION": precision}
+    asked = {"TFSERVE_ENGINE": engine, "TFSERVE_PRECISION": precision}
+    given = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), **asked}
     with running(command, given, base / "log", f"http://127.0.0.1:{port}") as url:
         yield url
 
@@ -134,7 +137,7 @@ def running(command: list[str], given: Mapping[str, str], log: Path, url: str) -
         while not _answers(url):
             assert process.poll() is None, log.read_text("utf-8", "replace")[-3000:]
             assert time.monotonic() < end, log.read_text("utf-8", "replace")[-3000:]
-            time.sleep(0.2)
+            time.sleep(0.05)
         yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -13,8 +13,10 @@ import pytest
 from conformance import Served, conformance
 from conftest import answered
 from containers import Running, train, tree
-from engine import docker
+from engine import docker, light_image
 from servers import asker, get
+
+from tfserve.export import export
 
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
 """As the file systems of serverless endpoints are."""
@@ -85,6 +87,20 @@ def test_the_model_of_a_job_is_served_as_python_answers(trained: Path, serve: An
 
 def test_every_kind_of_model_is_served_as_python_answers(served: Served, serve: Any) -> None:
     _asks(serve(served.model), "our own image", served)
+
+
+def test_an_exported_model_is_served_without_torch(
+    served: Served, base: dict[str, str], tmp_path: Path
+) -> None:
+    image = light_image(base)
+    found, _ = export(served.model, "openvino", output=tmp_path / "light")
+    running = Running(image, found.path, *READ_ONLY)
+    try:
+        _asks(running, "an exported model on our light image", served)
+    finally:
+        running.remove()
+    absent = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('transformers'))"
+    assert docker("run", "--rm", image, "python", "-c", absent) == "None None"
 
 
 def _asks(running: Running, surface: str, served: Served) -> None:

@@ -37,6 +37,7 @@ def test_the_command_line_answers_as_python_does(served: Served, tmp_path: Path)
     conformance.check("`tfserve predict`", served, ask, [(LINES, LINES)])
 
 
-def test_our_server_answers_as_python_does(served: Served, tmp_path: Path) -> None:
-    with own_server(served.model, tmp_path / "server") as url:
-        conformance.check("`tfserve serve`", served, asker(url))
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnx"])
+def test_our_server_answers_as_python_does(engine: str, served: Served, tmp_path: Path) -> None:
+    with own_server(served.model, tmp_path / "server", engine=engine) as url:
+        conformance.check(f"`tfserve serve` by {engine}", served, asker(url))

@@ -15,6 +15,7 @@ import pytest
 import tiny
 
 import tfserve
+from tfserve import conversion
 from tfserve.predictor import Predictor
 
 # The suite tests the same examples every time; ``HYPOTHESIS_PROFILE=explore`` looks for new ones.
@@ -47,6 +48,12 @@ class PretrainedFolder(Protocol):
     """``pretrained(family)``: the folder of a tiny pretrained encoder."""
 
     def __call__(self, family: str = "bert") -> Path: ...
+
+
+class Graph(Protocol):
+    """``graph(engine, folder)``: the folder with the graph of a model directory, made here."""
+
+    def __call__(self, engine: str, folder: Path) -> Path: ...
 
 
 @pytest.fixture(scope="session")
@@ -103,5 +110,19 @@ def loaded(trained: Trained) -> Loaded:
         if folder not in made:
             made[folder] = tfserve.load(folder, precision="fp32")
         return made[folder]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    made: dict[tuple[str, Path], Path] = {}
+
+    def make(engine: str, folder: Path) -> Path:
+        if (engine, folder) not in made:
+            target = tmp_path_factory.mktemp(engine)
+            conversion.main(engine, folder, target)
+            made[engine, folder] = target
+        return made[engine, folder]
 
     return make

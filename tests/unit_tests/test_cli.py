@@ -575,7 +575,7 @@ def test_going_on_with_a_complete_output_leaves_it_as_it_is(
 
 def noted(output: Path, source: Path, model: Path, **settings: Any) -> None:
     """Leave the note of an interrupted output."""
-    asked = outputs.question(str(source), model, settings)
+    asked = outputs.question(str(source), model, {"engine": "auto", **settings})
     Path(f"{output}.partial.json").write_text(json.dumps(asked), "utf-8")
 
 

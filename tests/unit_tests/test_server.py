@@ -27,6 +27,7 @@ from processes import Process
 
 from tfserve import client as asking
 from tfserve.errors import EndpointError
+from tfserve.export import export
 
 JSON, LINES = "application/json", "application/jsonlines"
 
@@ -109,7 +110,8 @@ class Client:
 @contextmanager
 def served(model: Path, log: Path, *options: str, **environment: str) -> Iterator[Client]:
     """A server that is stopped in the end, and then exits with 0."""
-    given = {f"TFSERVE_{name}": value for name, value in environment.items()}
+    # By default it would make a graph of each model first.
+    given = {f"TFSERVE_{name}": v for name, v in {"ENGINE": "torch", **environment}.items()}
     command = ["serve", str(model), "--port", "0", *options]
     client = Client(Process(command, log, environment=given))
     yield client
@@ -534,6 +536,27 @@ def test_a_model_that_is_damaged_ends_it_unless_it_is_told_to_stay(
         assert client.predict(["a"]).code == "model.tampered"
         assert client.ask("GET", "/health").body["error"]["code"] == "model.tampered"
         assert client.ask("GET", "/info").status == 503
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("exported", [True, False])
+def test_a_graph_is_served_without_torch(
+    exported: bool, trained: Trained, loaded: Loaded, tmp_path: Path
+) -> None:
+    """One that was exported, or is made while the server starts."""
+    model = trained("classif")
+    if exported:
+        export(model, "openvino", output=tmp_path / "light")
+        model = tmp_path / "light"
+    with served(model, tmp_path / "log", ENGINE="auto", PRECISION="fp32") as client:
+        client.until(200)
+        told = client.ask("GET", "/info").body["engine"]
+        assert (told["name"], told["precision"]) == ("openvino", "fp32")
+        answers = [client.predict(text).body["predictions"][0] for text in different(20)]
+        for answer, expected in zip(answers, loaded("classif").predict(different(20)), strict=True):
+            assert answer["pred"] == expected["pred"]
+            assert answer["proba"] == pytest.approx(expected["proba"], abs=1e-4)
+        assert "libtorch" not in Path(f"/proc/{client.worker}/maps").read_text()
 
 
 def test_what_answers_http_loads_no_torch() -> None:

@@ -18,6 +18,7 @@ LINES = "application/jsonlines"
 def test_settings_are_read_from_the_environment() -> None:
     assert Settings.from_environment({"LANG": "C", "TFSERVE_TOP_K": ""}) == Settings()
     environment = {
+        "TFSERVE_ENGINE": "openvino",
         "TFSERVE_PRECISION": "fp32",
         "TFSERVE_TOP_K": "3",
         "TFSERVE_SCORES": "True",
@@ -27,7 +28,7 @@ def test_settings_are_read_from_the_environment() -> None:
         "TFSERVE_MAX_RECORDS": "500",
     }
     parameters = {"top_k": 3, "scores": True, "threshold": 0.25, "on_error": "record"}
-    expected = Settings("fp32", parameters, max_body_mb=6, max_records=500)
+    expected = Settings("openvino", "fp32", parameters, max_body_mb=6, max_records=500)
     assert Settings.from_environment(environment) == expected
 
 

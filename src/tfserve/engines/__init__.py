@@ -2,21 +2,34 @@
 
 A file named after the engine has a function ``load(folder, precision) -> Engine``. It is imported
 only when that engine is asked for, so that serving needs nothing of the engines it does not use.
+
+``torch`` runs the weights of a model directory as they are. An engine that runs a graph made from
+them has a function ``convert(model, example, target)`` as well, which writes the graph into the
+folder ``target``, and is loaded from there: from the folder of its name in a model directory (see
+``tfserve.export``), or from one that is converted for the moment.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import pkgutil
+import sys
+import tempfile
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from tfserve.batching import Batch
-from tfserve.errors import ModelError
+from tfserve.errors import InstallError, ModelError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+DEFAULT, FASTER = "torch", ("openvino", "onnx")
+"""What runs every model, and what is preferred on a CPU where it can be."""
 
 
 class Engine(Protocol):
@@ -24,11 +37,13 @@ class Engine(Protocol):
 
     Attributes
     ----------
+    name : as users write it
     lanes : how many batches it runs fastest at a time, each from a thread of its own
     budget : padded tokens in a batch of best throughput
-    precision : the number format of its matrix products: fp32, bf16 or fp16
+    precision : the number format of its matrix products: fp32, bf16, fp16 or int8
     """
 
+    name: str
     lanes: int
     budget: int
     precision: str
@@ -45,15 +60,87 @@ def names() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
-def load(name: str, folder: Path, precision: str = "auto") -> Engine:
-    """Load the model in ``folder``. Raises ModelError for an unknown engine or precision."""
+def find(name: str) -> Any:
+    """The module of an engine. Raises ModelError for an unknown one, InstallError."""
     if name not in names():
         raise ModelError(
             "model.engine", f"found engine {name!r}; expected one of {', '.join(names())}"
         )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def load(name: str, folder: Path, precision: str = "auto", *, graph: Path | None = None) -> Engine:
+    """Load the model in ``folder``, or its ``graph`` where the engine has one in a folder.
+
+    Raises
+    ------
+    ModelError
+        The engine or the precision is unknown, or the engine cannot run the model.
+    InstallError
+        The engine is not installed.
+    """
+    module = find(name)
     if precision not in PRECISIONS:
         raise ModelError(
             "model.precision", f"found {precision!r}; expected one of {', '.join(PRECISIONS)}"
         )
-    engine: Engine = importlib.import_module(f"{__name__}.{name}").load(folder, precision)
+    engine: Engine
+    if not hasattr(module, "convert") or graph is not None:
+        engine = module.load(graph or folder, precision)
+        return engine
+    from tfserve.conversion import convert
+
+    with tempfile.TemporaryDirectory() as scratch:
+        convert(name, folder, Path(scratch))
+        engine = module.load(Path(scratch), precision)
     return engine
+
+
+def candidates(stored: Set[str], *, weights: bool, converting: bool) -> list[str]:
+    """The engines that can run a model here, the best first; never empty.
+
+    Parameters
+    ----------
+    stored : engines whose graph is at hand
+    weights : whether those of torch are at hand
+    converting : whether a graph may be made of them; it takes some seconds
+    """
+    possible = [*stored, *FASTER[:1]] if converting and weights else [*stored]
+    wanted = [name for name in FASTER if name in possible]
+    if weights and wanted and _gpu():
+        wanted = []
+    found = [name for name in wanted if _installed(name)]
+    if weights:
+        found.append(DEFAULT)
+    return found or wanted[:1] or [DEFAULT]
+
+
+@functools.cache
+def cores() -> int:
+    """Physical cores that this process may use: two threads of one gain nothing by products."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    found = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        found.add(siblings.read_text("utf-8") if siblings.is_file() else str(cpu))
+    return len(found)
+
+
+def _installed(name: str) -> bool:
+    try:
+        find(name)
+    except InstallError:
+        return False
+    return True
+
+
+def _gpu() -> bool:
+    """Whether torch has a GPU; it is not imported to find none on a Linux without its device."""
+    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())

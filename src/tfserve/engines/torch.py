@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfserve.batching import Batch
+from tfserve.batching import Batch, arguments
 from tfserve.errors import ModelError, missing_extra
 
 try:
@@ -40,6 +40,8 @@ class TorchEngine:
     model : a model with a head, in eval mode for serving
     precision : when given, matrix products run in it under autocast, and weights stay as they are
     """
+
+    name = "torch"
 
     def __init__(self, model: Any, *, precision: str = "fp32", autocast: bool = False) -> None:
         self.model, self.precision, self.autocast = model, precision, autocast
@@ -120,9 +122,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def tensors(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """The arrays of a batch as a model's arguments on ``device``."""
-    arrays = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if batch.bbox is not None:
-        arrays["bbox"] = batch.bbox
+    arrays = arguments(batch)
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 

@@ -90,7 +90,8 @@ class Service:
 
     async def _start(self) -> Worker:
         # The worker verifies the model as well; meanwhile this one is idle.
-        starting = asyncio.ensure_future(Worker.start(self._model_dir, self.settings.precision))
+        engine, precision = self.settings.engine, self.settings.precision
+        starting = asyncio.ensure_future(Worker.start(self._model_dir, engine, precision))
         try:
             if self.processor is None:
                 await asyncio.to_thread(self._read_model)

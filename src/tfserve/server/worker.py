@@ -3,7 +3,7 @@
 The two talk over a socket pair in frames: a JSON header and raw arrays. The worker answers batches
 as they are done; it ends when the other end of its socket is closed.
 
-    python -m tfserve.server.worker FD MODEL_DIR PRECISION
+    python -m tfserve.server.worker FD MODEL_DIR ENGINE PRECISION
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Worker:
 
     Attributes
     ----------
-    facts : of the engine: ``lanes``, ``budget``, ``precision``
+    facts : of the engine: ``name``, ``lanes``, ``budget``, ``precision``
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Worker:
         self.ended = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def start(cls, model_dir: Path | str, precision: str) -> Worker:
+    async def start(cls, model_dir: Path | str, engine: str, precision: str) -> Worker:
         """Start one and wait until its model is loaded. Raises TfserveError if it cannot be."""
         here, there = socket.socketpair()
         with there:
             command = [sys.executable, "-m", __name__, str(there.fileno()), str(model_dir)]
             # A session of its own: what the terminal interrupts is the server.
             process = subprocess.Popen(
-                [*command, precision], pass_fds=[there.fileno()], start_new_session=True
+                [*command, engine, precision], pass_fds=[there.fileno()], start_new_session=True
             )
         here.setblocking(False)
         wire = here.dup()  # to be shut at once: a transport closes when its loop comes to it
@@ -172,7 +172,7 @@ async def _receive(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]
     return json.loads(await reader.readexactly(header)), await reader.readexactly(data)
 
 
-def main(descriptor: str, model_dir: str, precision: str) -> None:
+def main(descriptor: str, model_dir: str, engine_name: str, precision: str) -> None:
     """The worker: loads the model, then answers batches until there are no more."""
     with socket.socket(fileno=int(descriptor)) as connection, connection.makefile("rb") as file:
         sending = threading.Lock()
@@ -186,7 +186,7 @@ def main(descriptor: str, model_dir: str, precision: str) -> None:
         from tfserve.predictor import load
 
         try:
-            predictor = load(model_dir, precision=precision)
+            predictor = load(model_dir, engine=engine_name, precision=precision, converting=True)
         except TfserveError as error:
             send({"error": error.code, "message": error.message})
             return
@@ -194,7 +194,7 @@ def main(descriptor: str, model_dir: str, precision: str) -> None:
             send({"error": "model.load", "message": f"cannot load {model_dir}: {error}"})
             raise
         engine, pad_id = predictor.engine, predictor.pad_id
-        facts = {"lanes": engine.lanes, "budget": engine.budget, "precision": engine.precision}
+        facts = {name: getattr(engine, name) for name in ("name", "lanes", "budget", "precision")}
         send({**facts, "version": predictor.artifact.version if predictor.artifact else ""})
 
         def run(number: int, alone: bool, batch: Batch) -> None:

@@ -1,0 +1,74 @@
+"""The ONNX Runtime engine: the model as one graph, in the format that most runtimes read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfserve import engines
+from tfserve.batching import Batch, arguments
+from tfserve.errors import ModelError, missing_extra
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise missing_extra(error.name or "onnxruntime", "onnx") from None
+
+PACKAGE, GRAPH = "onnxruntime", "model.onnx"
+BUDGET = 512
+
+
+class OnnxEngine:
+    """Runs batches through a graph; one session has all cores, the other one for each batch."""
+
+    name, budget, precision = "onnx", BUDGET, "fp32"
+
+    def __init__(self, graph: Path) -> None:
+        self.lanes = engines.cores()
+        self._sessions = {True: _session(graph, self.lanes)}
+        self._sessions[False] = _session(graph, 1) if self.lanes > 1 else self._sessions[True]
+
+    def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
+        return np.asarray(self._sessions[alone].run(None, arguments(batch))[0])
+
+
+def load(folder: Path, precision: str = "auto") -> OnnxEngine:
+    """Load the graph in ``folder``."""
+    if precision not in ("auto", "fp32"):
+        raise ModelError(
+            "model.precision", f"found {precision} for onnx; expected auto or fp32, or openvino"
+        )
+    try:
+        return OnnxEngine(folder / GRAPH)
+    except Exception as error:  # of kinds of its own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            "model.graph", f"onnxruntime cannot load {folder / GRAPH}: {reason}; export it again"
+        ) from None
+
+
+def convert(model: Any, example: Mapping[str, Any], target: Path) -> None:
+    """Write the graph of ``model``, exported with the tensors of ``example``, into ``target``."""
+    import torch
+
+    try:
+        import onnxscript  # noqa: F401 the exporter's own
+    except ImportError as error:
+        raise missing_extra(error.name or "onnxscript", "export") from None
+    sizes = {0: torch.export.Dim("rows", min=1), 1: torch.export.Dim("length", min=2)}
+    torch.onnx.export(
+        model, (), str(target / GRAPH), kwargs=dict(example), dynamo=True, verbose=False,
+        external_data=False, dynamic_shapes=dict.fromkeys(example, sizes),
+    )  # fmt: skip
+
+
+def _session(graph: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,109 @@
+"""Products in int8: twice as fast where the processor has them, kept where they cost little.
+
+What they cost is measured: the dev metric of the graph before and after, and the time of both here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfserve.artifact import Artifact
+from tfserve.batching import collate, plan
+from tfserve.engines import Engine
+from tfserve.errors import ModelError
+from tfserve.predictor import Predictor
+from tfserve.tables import Table
+from tfserve.tasks.base import MINIMISED
+
+MOST_LOST = 0.005
+"""Of the dev metric, that int8 may cost: half a point, or that share of an error."""
+
+CALIBRATION_ROWS, TIMED_ROWS, ROUNDS = 300, 500, 5
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What int8 costs and gains.
+
+    Attributes
+    ----------
+    metric : the task's own
+    before, after : its value on dev
+    precision : of what it is compared with
+    faster : how many times, here
+    """
+
+    metric: str
+    before: float
+    after: float
+    precision: str
+    faster: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} on dev {self.after:.4f} in int8, {self.before:.4f} in "
+            f"{self.precision}; {self.faster:.1f} times as fast on this machine"
+        )
+
+
+def quantize(found: Artifact, module: Any, table: Table, graph: Path, target: Path) -> Quantized:
+    """Write ``graph`` in int8 into the folder ``target``.
+
+    Parameters
+    ----------
+    module : of the engine
+    table : dev: it calibrates, and says what int8 costs
+
+    Raises
+    ------
+    ModelError
+        ``model.int8``: it costs more than ``MOST_LOST``, or gains nothing.
+    InstallError
+        nncf is not installed.
+    """
+    before = _predictor(found, module.load(graph))
+    windows = before.preprocess(table.records[:CALIBRATION_ROWS]).windows
+    rows = plan([len(window) for window in windows], module.BUDGET)
+    module.quantize(
+        graph, [collate([windows[i] for i in some], before.pad_id) for some in rows], target
+    )
+    after = _predictor(found, module.load(target))
+    task = before.task
+    full, small = _metric(before, table), _metric(after, table)
+    lost = (small - full) / full if task.metric in MINIMISED else full - small
+    faster = _faster(before, after, table)
+    result = Quantized(task.metric, full, small, before.engine.precision, faster)
+    if lost > MOST_LOST or faster <= 1:
+        raise ModelError(
+            "model.int8",
+            f"int8 is not worth it: {result}; expected to lose at most {MOST_LOST} and to be "
+            "faster: export without int8",
+        )
+    return result
+
+
+def _predictor(found: Artifact, engine: Engine) -> Predictor:
+    pad_id = found.manifest.pad_token_id
+    return Predictor(found.task(), found.encoder(), engine, pad_id=pad_id, artifact=found)
+
+
+def _metric(predictor: Predictor, table: Table) -> float:
+    answers = list(predictor.stream(table.records))
+    return float(predictor.task.metrics(table.labels, answers)[predictor.task.metric])
+
+
+def _faster(before: Predictor, after: Predictor, table: Table) -> float:
+    """How many times as fast the second is: the median of rounds in which they take turns."""
+    windows = before.preprocess(table.records[:TIMED_ROWS]).windows
+
+    def seconds(predictor: Predictor) -> float:
+        started = time.perf_counter()
+        predictor.run(windows)
+        return time.perf_counter() - started
+
+    rounds = [seconds(before) / seconds(after) for _ in range(ROUNDS)]
+    return statistics.median(rounds)

@@ -1,0 +1,199 @@
+"""Engines that run a graph: torch's numbers from every family, or a refusal that says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Graph, Trained
+from test_engines import TEXTS, batch
+
+from tfserve import artifact, conversion, engines
+from tfserve.batching import Batch
+from tfserve.errors import InstallError, ModelError
+
+GRAPHS = ("openvino", "onnx")
+UNTRACEABLE = ("longformer",)
+"""Families whose attention depends on lengths in ways that no graph holds."""
+
+
+@pytest.mark.parametrize(
+    "family, task",
+    [*((f, "classif") for f in tiny.FAMILIES if f not in UNTRACEABLE), ("bert", "ner"),
+     ("lilt", "ner")],
+)  # fmt: skip
+def test_openvino_computes_what_torch_does(
+    family: str, task: str, trained: Trained, graph: Graph
+) -> None:
+    _same_as_torch("openvino", trained(task, family), graph)
+
+
+@pytest.mark.parametrize("family, task", [("bert", "ner"), ("lilt", "classif")])
+def test_onnx_computes_what_torch_does(
+    family: str, task: str, trained: Trained, graph: Graph
+) -> None:
+    _same_as_torch("onnx", trained(task, family), graph)
+
+
+def _same_as_torch(engine: str, folder: Path, graph: Graph) -> None:
+    reference = engines.load("torch", folder, "fp32")
+    found = engines.load(engine, folder, "fp32", graph=graph(engine, folder))
+    assert (found.name, found.precision) == (engine, "fp32")
+    for padded in (batch(folder), batch(folder, TEXTS[:1]), batch(folder, ["parcel"])):
+        kept = padded.attention_mask.astype(bool)
+        expected, logits = reference.run(padded), found.run(padded)
+        assert logits.dtype == np.float32
+        if expected.ndim == 2:
+            kept = np.ones(len(expected), bool)
+        np.testing.assert_allclose(logits[kept], expected[kept], atol=1e-4)
+    assert np.ptp(expected) > 0.01  # else equal answers would mean nothing
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_lanes_give_the_same_as_a_batch_alone(engine: str, trained: Trained, graph: Graph) -> None:
+    folder = trained("classif")
+    loaded = engines.load(engine, folder, "fp32", graph=graph(engine, folder))
+    batches = [batch(folder, [text]) for text in TEXTS] * 4
+    alone = [loaded.run(one, alone=True) for one in batches]
+    with ThreadPoolExecutor(2 * loaded.lanes) as lanes:  # more than there are
+        beside = list(lanes.map(lambda one: loaded.run(one, alone=False), batches))
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_bf16_is_close_and_comes_in_fp32(trained: Trained, graph: Graph) -> None:
+    folder = trained("classif")
+    source = graph("openvino", folder)
+    exact, rounded = (engines.load("openvino", folder, p, graph=source) for p in ("fp32", "bf16"))
+    assert (exact.precision, rounded.precision) == ("fp32", "bf16")
+    padded = batch(folder)
+    assert rounded.run(padded).dtype == np.float32
+    assert np.abs(rounded.run(padded) - exact.run(padded)).max() < 0.05
+    assert engines.load("openvino", folder, graph=source).precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("engine, precision", [("openvino", "fp16"), ("onnx", "bf16")])
+def test_a_precision_that_an_engine_lacks_is_refused(
+    engine: str, precision: str, trained: Trained, graph: Graph
+) -> None:
+    folder = trained("classif")
+    with pytest.raises(ModelError, match=precision) as caught:
+        engines.load(engine, folder, precision, graph=graph(engine, folder))
+    assert caught.value.code == "model.precision"
+
+
+@pytest.mark.parametrize("engine", GRAPHS)
+def test_a_damaged_graph_is_named(engine: str, trained: Trained, tmp_path: Path) -> None:
+    for name in ("model.xml", "model.onnx"):
+        (tmp_path / name).write_text("damaged")
+    with pytest.raises(ModelError, match="cannot load") as caught:
+        engines.load(engine, trained("classif"), "fp32", graph=tmp_path)
+    assert caught.value.code == "model.graph"
+
+
+def test_without_a_graph_one_is_made_for_the_moment(trained: Trained) -> None:
+    folder = trained("classif")
+    before = sorted(folder.rglob("*"))
+    found = engines.load("openvino", folder, "fp32").run(batch(folder))
+    expected = engines.load("torch", folder, "fp32").run(batch(folder))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda logits: logits + 1e-3,
+    lambda logits: np.where(np.arange(logits.size).reshape(logits.shape) == 3, np.nan, logits),
+    lambda logits: logits[:, :1],
+], ids=["off", "nan", "shape"])  # fmt: skip
+def test_logits_that_differ_are_found(wrong: Any, trained: Trained) -> None:
+    padded = batch(trained("classif"))
+    logits = np.random.default_rng(0).normal(size=(len(padded.input_ids), 4))
+    conversion.compare(logits, logits + 1e-6, padded)
+    with pytest.raises(ModelError, match="logits"):
+        conversion.compare(logits, wrong(logits), padded)
+
+
+def test_what_is_compared_has_padding_and_boxes_that_a_model_takes(trained: Trained) -> None:
+    found = artifact.load(trained("classif", "layoutlm"))
+    padded = conversion.random_batch(found, 5, 33, np.random.default_rng(0))
+    assert isinstance(padded, Batch)
+    assert padded.bbox is not None
+    kept = padded.attention_mask.astype(bool)
+    assert kept.any(axis=1).all() and not kept.all()
+    assert (padded.input_ids[~kept] == found.manifest.pad_token_id).all()
+    assert (padded.input_ids[kept] != found.manifest.pad_token_id).all()
+    assert (padded.bbox[..., :2] <= padded.bbox[..., 2:]).all()
+    assert padded.bbox.max() <= 1000 and not padded.bbox[~kept].any()
+
+
+@pytest.mark.parametrize("engine, package", [("openvino", "openvino"), ("onnx", "onnxruntime")])
+def test_an_engine_that_is_not_installed_names_its_extra(
+    engine: str, package: str, trained: Trained
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from pathlib import Path\nfrom tfserve import engines, errors\n"
+        f"try: engines.load({engine!r}, Path({str(trained('classif'))!r}))\n"
+        "except errors.InstallError as error: print(error.code, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "install.missing_extra" in done.stdout
+    assert f"pip install 'tfserve[{engine}]'" in done.stdout
+
+
+def test_a_conversion_that_lacks_a_package_names_its_extra(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxscript.py").write_text("raise ImportError(name='onnxscript')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InstallError, match=r"tfserve\[export\]"):
+        conversion.convert("onnx", trained("classif"), tmp_path)
+
+
+@pytest.mark.parametrize("stored, weights, converting, expected", [
+    ((), True, False, ["torch"]),
+    ((), True, True, ["openvino", "torch"]),
+    (("onnx",), True, False, ["onnx", "torch"]),
+    (("onnx", "openvino"), True, False, ["openvino", "onnx", "torch"]),
+    (("onnx",), False, True, ["onnx"]),
+    (("openvino",), False, False, ["openvino"]),
+])  # fmt: skip
+def test_a_stored_graph_is_preferred(
+    stored: tuple[str, ...], weights: bool, converting: bool, expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(engines, "_gpu", lambda: False)
+    found = engines.candidates(frozenset(stored), weights=weights, converting=converting)
+    assert found == expected
+
+
+def test_a_gpu_is_torch_s_where_there_are_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_gpu", lambda: True)
+    stored = frozenset(["openvino"])
+    assert engines.candidates(stored, weights=True, converting=True) == ["torch"]
+    assert engines.candidates(stored, weights=False, converting=True) == ["openvino"]
+
+
+def test_what_is_not_installed_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_gpu", lambda: False)
+    monkeypatch.delitem(sys.modules, "tfserve.engines.openvino", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    stored = frozenset(["openvino"])
+    assert engines.candidates(stored, weights=True, converting=False) == ["torch"]
+    # Then the error says what to install.
+    assert engines.candidates(stored, weights=False, converting=False) == ["openvino"]
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    code = "import os; os.sched_setaffinity(0, {0}); from tfserve import engines; " \
+        "print(engines.cores())"  # fmt: skip
+    if sys.platform == "linux":
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "1"
+    assert engines.cores() >= 1
