@@ -48,7 +48,7 @@ def export(
     """
     found = artifact.load(model_dir)
     module = engines.find(engine)
-    if not hasattr(module, "convert"):
+    if not engines.runs_graphs(engine):
         raise ModelError("model.engine", f"{engine} runs the weights as they are: nothing to do")
     if not found.weights:
         raise ModelError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
@@ -20,6 +21,7 @@ from tfserve import artifact, engines, tasks
 from tfserve.artifact import Artifact
 from tfserve.batching import collate, plan
 from tfserve.codecs import Request
+from tfserve.conversion import convert
 from tfserve.encoding import Encoder, Window
 from tfserve.engines import Engine
 from tfserve.errors import ModelError
@@ -203,16 +205,25 @@ def _first_sound(found: Artifact, names: Sequence[str], precision: str) -> Predi
 
 
 def _load(found: Artifact, engine: str, precision: str) -> Predictor:
-    graph = found.path / engine if engine in found.graphs else None
-    if not found.weights and graph is None:
+    if engine in found.graphs:
+        return assemble(found, engines.load(engine, found.path / engine, precision))
+    if not found.weights:
         raise ModelError(
             "model.engine",
             f"{found.path} was exported for {', '.join(sorted(found.graphs))} and cannot be run by "
             f"{engine}: export it for {engine}, or take the directory that training wrote",
         )
-    loaded = engines.load(engine, found.path, precision, graph=graph)
+    if not engines.runs_graphs(engine):
+        return assemble(found, engines.load(engine, found.path, precision))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as graph:
+        convert(engine, found.path, Path(graph))
+        return assemble(found, engines.load(engine, Path(graph), precision))
+
+
+def assemble(found: Artifact, engine: Engine) -> Predictor:
+    """The predictor of a model directory with this engine."""
     pad_id = found.manifest.pad_token_id
-    return Predictor(found.task(), found.encoder(), loaded, pad_id=pad_id, artifact=found)
+    return Predictor(found.task(), found.encoder(), engine, pad_id=pad_id, artifact=found)
 
 
 def _chunk(numbered: Iterator[tuple[int, Any]], size: int) -> Iterator[tuple[int, Any]]:

@@ -13,9 +13,8 @@ from typing import Any
 
 from tfserve.artifact import Artifact
 from tfserve.batching import collate, plan
-from tfserve.engines import Engine
 from tfserve.errors import ModelError
-from tfserve.predictor import Predictor
+from tfserve.predictor import Predictor, assemble
 from tfserve.tables import Table
 from tfserve.tasks.base import MINIMISED
 
@@ -65,13 +64,13 @@ def quantize(found: Artifact, module: Any, table: Table, graph: Path, target: Pa
     InstallError
         nncf is not installed.
     """
-    before = _predictor(found, module.load(graph))
+    before = assemble(found, module.load(graph))
     windows = before.preprocess(table.records[:CALIBRATION_ROWS]).windows
     rows = plan([len(window) for window in windows], module.BUDGET)
     module.quantize(
         graph, [collate([windows[i] for i in some], before.pad_id) for some in rows], target
     )
-    after = _predictor(found, module.load(target))
+    after = assemble(found, module.load(target))
     task = before.task
     full, small = _metric(before, table), _metric(after, table)
     lost = (small - full) / full if task.metric in MINIMISED else full - small
@@ -84,11 +83,6 @@ def quantize(found: Artifact, module: Any, table: Table, graph: Path, target: Pa
             "faster: export without int8",
         )
     return result
-
-
-def _predictor(found: Artifact, engine: Engine) -> Predictor:
-    pad_id = found.manifest.pad_token_id
-    return Predictor(found.task(), found.encoder(), engine, pad_id=pad_id, artifact=found)
 
 
 def _metric(predictor: Predictor, table: Table) -> float:

@@ -14,6 +14,7 @@ import tiny
 from conftest import Graph, Trained
 from test_engines import TEXTS, batch
 
+import tfserve
 from tfserve import artifact, conversion, engines
 from tfserve.batching import Batch
 from tfserve.errors import InstallError, ModelError
@@ -43,7 +44,7 @@ def test_onnx_computes_what_torch_does(
 
 def _same_as_torch(engine: str, folder: Path, graph: Graph) -> None:
     reference = engines.load("torch", folder, "fp32")
-    found = engines.load(engine, folder, "fp32", graph=graph(engine, folder))
+    found = engines.load(engine, graph(engine, folder), "fp32")
     assert (found.name, found.precision) == (engine, "fp32")
     for padded in (batch(folder), batch(folder, TEXTS[:1]), batch(folder, ["parcel"])):
         kept = padded.attention_mask.astype(bool)
@@ -58,7 +59,7 @@ def _same_as_torch(engine: str, folder: Path, graph: Graph) -> None:
 @pytest.mark.parametrize("engine", GRAPHS)
 def test_lanes_give_the_same_as_a_batch_alone(engine: str, trained: Trained, graph: Graph) -> None:
     folder = trained("classif")
-    loaded = engines.load(engine, folder, "fp32", graph=graph(engine, folder))
+    loaded = engines.load(engine, graph(engine, folder), "fp32")
     batches = [batch(folder, [text]) for text in TEXTS] * 4
     alone = [loaded.run(one, alone=True) for one in batches]
     with ThreadPoolExecutor(2 * loaded.lanes) as lanes:  # more than there are
@@ -70,12 +71,12 @@ def test_lanes_give_the_same_as_a_batch_alone(engine: str, trained: Trained, gra
 def test_bf16_is_close_and_comes_in_fp32(trained: Trained, graph: Graph) -> None:
     folder = trained("classif")
     source = graph("openvino", folder)
-    exact, rounded = (engines.load("openvino", folder, p, graph=source) for p in ("fp32", "bf16"))
+    exact, rounded = (engines.load("openvino", source, p) for p in ("fp32", "bf16"))
     assert (exact.precision, rounded.precision) == ("fp32", "bf16")
     padded = batch(folder)
     assert rounded.run(padded).dtype == np.float32
     assert np.abs(rounded.run(padded) - exact.run(padded)).max() < 0.05
-    assert engines.load("openvino", folder, graph=source).precision in ("fp32", "bf16")
+    assert engines.load("openvino", source).precision in ("fp32", "bf16")
 
 
 @pytest.mark.parametrize("engine, precision", [("openvino", "fp16"), ("onnx", "bf16")])
@@ -84,7 +85,7 @@ def test_a_precision_that_an_engine_lacks_is_refused(
 ) -> None:
     folder = trained("classif")
     with pytest.raises(ModelError, match=precision) as caught:
-        engines.load(engine, folder, precision, graph=graph(engine, folder))
+        engines.load(engine, graph(engine, folder), precision)
     assert caught.value.code == "model.precision"
 
 
@@ -93,14 +94,14 @@ def test_a_damaged_graph_is_named(engine: str, trained: Trained, tmp_path: Path)
     for name in ("model.xml", "model.onnx"):
         (tmp_path / name).write_text("damaged")
     with pytest.raises(ModelError, match="cannot load") as caught:
-        engines.load(engine, trained("classif"), "fp32", graph=tmp_path)
+        engines.load(engine, tmp_path, "fp32")
     assert caught.value.code == "model.graph"
 
 
 def test_without_a_graph_one_is_made_for_the_moment(trained: Trained) -> None:
     folder = trained("classif")
     before = sorted(folder.rglob("*"))
-    found = engines.load("openvino", folder, "fp32").run(batch(folder))
+    found = tfserve.load(folder, engine="openvino", precision="fp32").engine.run(batch(folder))
     expected = engines.load("torch", folder, "fp32").run(batch(folder))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert sorted(folder.rglob("*")) == before

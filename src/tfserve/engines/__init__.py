@@ -3,10 +3,9 @@
 A file named after the engine has a function ``load(folder, precision) -> Engine``. It is imported
 only when that engine is asked for, so that serving needs nothing of the engines it does not use.
 
-``torch`` runs the weights of a model directory as they are. An engine that runs a graph made from
+``torch`` runs the weights of a model directory as they are. An engine that runs a graph made of
 them has a function ``convert(model, example, target)`` as well, which writes the graph into the
-folder ``target``, and is loaded from there: from the folder of its name in a model directory (see
-``tfserve.export``), or from one that is converted for the moment.
+folder ``target``, from which it is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import importlib
 import os
 import pkgutil
 import sys
-import tempfile
 from collections.abc import Set
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,13 +67,13 @@ def find(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def load(name: str, folder: Path, precision: str = "auto", *, graph: Path | None = None) -> Engine:
-    """Load the model in ``folder``, or its ``graph`` where the engine has one in a folder.
+def load(name: str, folder: Path, precision: str = "auto") -> Engine:
+    """Load what the engine runs: the model directory ``folder``, or the folder of a graph.
 
     Raises
     ------
     ModelError
-        The engine or the precision is unknown, or the engine cannot run the model.
+        The engine or the precision is unknown, or there is nothing that it can run.
     InstallError
         The engine is not installed.
     """
@@ -84,16 +82,13 @@ def load(name: str, folder: Path, precision: str = "auto", *, graph: Path | None
         raise ModelError(
             "model.precision", f"found {precision!r}; expected one of {', '.join(PRECISIONS)}"
         )
-    engine: Engine
-    if not hasattr(module, "convert") or graph is not None:
-        engine = module.load(graph or folder, precision)
-        return engine
-    from tfserve.conversion import convert
-
-    with tempfile.TemporaryDirectory() as scratch:
-        convert(name, folder, Path(scratch))
-        engine = module.load(Path(scratch), precision)
+    engine: Engine = module.load(folder, precision)
     return engine
+
+
+def runs_graphs(name: str) -> bool:
+    """Whether an engine runs a graph that is made of the weights, and not those themselves."""
+    return hasattr(find(name), "convert")
 
 
 def candidates(stored: Set[str], *, weights: bool, converting: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,22 @@ class OnnxEngine:
 
     def __init__(self, graph: Path) -> None:
         self.lanes = engines.cores()
-        self._sessions = {True: _session(graph, self.lanes)}
-        self._sessions[False] = _session(graph, 1) if self.lanes > 1 else self._sessions[True]
+        self._content = graph.read_bytes()
+        self._alone = _session(self._content, self.lanes)
+        self._beside: Any = None
+        self._making = threading.Lock()
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
-        return np.asarray(self._sessions[alone].run(None, arguments(batch))[0])
+        session = self._alone if alone or self.lanes == 1 else self._lane()
+        return np.asarray(session.run(None, arguments(batch))[0])
+
+    def _lane(self) -> Any:
+        """Made when there is more than one batch first: it holds the weights once more."""
+        with self._making:
+            if self._beside is None:
+                self._beside = _session(self._content, 1)
+                self._content = b""
+            return self._beside
 
 
 def load(folder: Path, precision: str = "auto") -> OnnxEngine:
@@ -66,7 +78,7 @@ def convert(model: Any, example: Mapping[str, Any], target: Path) -> None:
     )  # fmt: skip
 
 
-def _session(graph: Path, threads: int) -> Any:
+def _session(graph: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

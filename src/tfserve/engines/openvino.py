@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -49,27 +50,35 @@ class OpenVinoEngine:
     def __init__(self, graph: openvino.Model, precision: str) -> None:
         self.precision = "int8" if graph.has_rt_info(["nncf", "quantization"]) else precision
         self.lanes = engines.cores()
-        self._requests = {True: self._compile(graph, precision, streams=1)}
-        if self.lanes > 1:
-            self._requests[False] = self._compile(graph, precision, streams=self.lanes)
+        self._graph, self._hint = graph, HINTS[precision]
+        self._alone = self._compile(1)
+        self._beside: SimpleQueue[Any] | None = None
+        self._compiling = threading.Lock()
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
-        idle = self._requests[alone or self.lanes == 1]
+        idle = self._alone if alone or self.lanes == 1 else self._lanes()
         request = idle.get()
         try:
             return np.asarray(request.infer(arguments(batch), share_inputs=True)[0])
         finally:
             idle.put(request)
 
-    def _compile(self, graph: openvino.Model, precision: str, streams: int) -> SimpleQueue[Any]:
+    def _lanes(self) -> SimpleQueue[Any]:
+        """Made when there is more than one batch first: they hold the weights once more."""
+        with self._compiling:
+            if self._beside is None:
+                self._beside = self._compile(self.lanes)
+            return self._beside
+
+    def _compile(self, streams: int) -> SimpleQueue[Any]:
         """The requests that wait for work, one a stream."""
         options = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": self._hint,
             "NUM_STREAMS": str(streams),
             "INFERENCE_NUM_THREADS": str(self.lanes),
             "ENABLE_CPU_PINNING": "NO",  # there are two sets of streams, and other processes
         }
-        compiled = _core().compile_model(graph, "CPU", options)
+        compiled = _core().compile_model(self._graph, "CPU", options)
         idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             idle.put(compiled.create_infer_request())
