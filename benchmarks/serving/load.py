@@ -87,26 +87,34 @@ async def _connect(port: int) -> Connection:
     return connection
 
 
-async def closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Result:
-    """So many clients that ask again as soon as they have their answer."""
-    result, order = Result(seconds), iter(range(10**9))
-    end = time.perf_counter() + seconds
+async def closed(
+    port: int, requests: Sequence[bytes], clients: int, seconds: float, most: int = 10**9
+) -> Result:
+    """So many clients that ask again as soon as they have their answer.
+
+    It ends after so many seconds, or when so many requests were sent.
+    """
+    result, order = Result(seconds), iter(range(most))
+    began = time.perf_counter()
+    end = began + seconds
 
     async def client() -> None:
         connection = await _connect(port)
-        while (began := time.perf_counter()) < end:
-            status = await connection.ask(requests[next(order) % len(requests)])
-            now = time.perf_counter()
-            if now > end:
+        for number in order:
+            asked = time.perf_counter()
+            status = await connection.ask(requests[number % len(requests)])
+            answered = time.perf_counter()
+            if answered > end:
                 break
             result.statuses[status] += 1
             if status == 200:
-                result.latencies.append(now - began)
+                result.latencies.append(answered - asked)
             elif connection.transport.is_closing():
                 connection = await _connect(port)
         connection.transport.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
+    result.seconds = min(seconds, time.perf_counter() - began)
     return result
 
 

@@ -1,14 +1,21 @@
 """Requests per second of servers with the same fine-tuned MiniLM, one text a request.
 
-Ours, the HuggingFace inference toolkit on MMS with a worker per core, and a plain FastAPI around a
-pipeline; each on short texts and on a mix with long documents, with so many clients that ask again
-as soon as they are answered. All servers take turns, several rounds; medians and ratios count. The
-clients run on the same cores.
+tfserve with the engine that it chooses, with torch, and exported with products in int8; the
+HuggingFace inference toolkit on MMS with a worker per core; infinity with torch and with ONNX;
+LitServe with batches of 32; a plain FastAPI around a pipeline. Each on short texts and on a mix
+with long documents:
 
-    python benchmarks/serving/run.py [--rounds 3] [--seconds 10] [--clients 1 8 32 64] [--model DIR]
+- a closed loop: so many clients that ask again as soon as they are answered;
+- an open one: requests that come by chance (Poisson), at the highest rate, found by bisection, at
+  which all are answered and 99% within 250 ms.
 
-Needs Java and root for the toolkit, whose packages are installed once, as the container tests do
-it.
+All servers take turns, several rounds; medians and ratios count. The clients run on the same cores.
+Writes the results as JSON; `report.py` makes tables and plots of them.
+
+    python benchmarks/serving/run.py OUT.json [--rounds 3] [--seconds 6] [--model DIR]
+
+Needs Java and root for the toolkit. The packages of toolkit, infinity and LitServe are installed
+once, each into an environment of its own.
 """
 
 from __future__ import annotations
@@ -21,106 +28,189 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import uvloop
-from load import Result, closed, request
+from load import Result, closed, open_loop, request
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "docker_test")]
 
-from common import classifier, machine, spread, table  # noqa: E402
+from common import DATA, classifier, machine  # noqa: E402
+from environments import environment, variables  # noqa: E402
 from prediction import load_texts  # noqa: E402
 from servers import free_port, own_server, running, toolkit  # noqa: E402
 
+from tfserve import quantization  # noqa: E402
+from tfserve.export import export  # noqa: E402
+
 SETS = ("banking77", "mix")
-WARM_UP = 3
+CLIENTS = (1, 8, 32, 64)
+WARM_UP = 2
 """Seconds before each measurement."""
 
+LIMIT_MS, LOWEST, STEPS = 250, 2.0, 6
+"""Of the open loop's latencies, 99% of them; its lowest rate; steps of the bisection."""
 
-@contextlib.contextmanager
-def ours(model: Path, folder: Path) -> Iterator[str]:
+Server = contextlib.AbstractContextManager[str]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server to measure.
+
+    Attributes
+    ----------
+    start : given a new folder
+    path : where it is asked
+    body : of a request for a text
+    """
+
+    start: Callable[[Path], Server]
+    path: str = "/invocations"
+    body: Callable[[str], dict[str, Any]] = lambda text: {"inputs": text}
+
+
+def ours(model: Path, engine: str) -> Peer:
     """``tfserve serve``, in its own precision."""
-    with own_server(model, folder / "ml", precision="auto") as url:
-        yield url
+    return Peer(lambda folder: own_server(model, folder / "ml", "auto", engine), "/predict")
 
 
-@contextlib.contextmanager
-def huggingface(model: Path, folder: Path) -> Iterator[str]:
-    """The toolkit's own pipeline: a model directory without our ``code/``."""
-    bare = folder / "bare"
-    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("code"))
-    with toolkit("4", bare, folder / "ml", workers=os.cpu_count() or 1) as url:
-        yield url
+def huggingface(model: Path) -> Peer:
+    """The toolkit's own pipeline."""
+    cores = os.cpu_count() or 1
+    return Peer(lambda folder: toolkit("4", model, folder / "ml", workers=cores))
 
 
-@contextlib.contextmanager
-def plain(model: Path, folder: Path) -> Iterator[str]:
-    """FastAPI and a pipeline."""
-    port = free_port()
-    command = [sys.executable, str(HERE / "peers" / "plain.py"), str(model), str(port)]
-    with running(command, os.environ, folder / "log", f"http://127.0.0.1:{port}") as url:
-        yield url
+def process(command: Callable[[str], list[str]], given: dict[str, str], **asked: Any) -> Peer:
+    """Any other server; ``command`` is given its port."""
+
+    def ready(url: str) -> bool:
+        body = json.dumps(peer.body("where is my card?")).encode()
+        asking = Request(url + peer.path, body, {"Content-Type": "application/json"})
+        try:
+            with urlopen(asking, timeout=60):
+                return True
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def start(folder: Path) -> Iterator[str]:
+        port = str(free_port())
+        url = f"http://127.0.0.1:{port}"
+        with running(command(port), given, folder / "log", url, ready) as found:
+            yield found
+
+    peer = Peer(start, **asked)
+    return peer
 
 
-SERVERS: dict[str, tuple[Callable[[Path, Path], contextlib.AbstractContextManager[str]], str]] = {
-    "tfserve": (ours, "/predict"),
-    "HuggingFace toolkit": (huggingface, "/invocations"),
-    "FastAPI and pipeline": (plain, "/invocations"),
-}
+def infinity(model: Path, engine: str) -> Peer:
+    """infinity; it has no truncation of its own, so that none is asked for."""
+    folder = environment("infinity", HERE / "peers")
+    start = [str(folder / "infinity_emb"), "v2", "--model-id", str(model), "--device", "cpu"]
+    return process(
+        lambda port: [*start, "--engine", engine, "--served-model-name", "m", "--port", port],
+        {**variables(folder), "OMP_NUM_THREADS": str(os.cpu_count()), "DO_NOT_TRACK": "1"},
+        path="/classify",
+        body=lambda text: {"model": "m", "input": [text]},
+    )
 
 
-def measure(port: int, path: str, name: str, clients: int, seconds: float) -> Result:
-    """One closed loop, after a shorter one."""
-    requests = [request(path, json.dumps({"inputs": text}).encode()) for text in load_texts(name)]
+def peers(model: Path, scratch: Path) -> dict[str, Peer]:
+    """All servers. The model directory lies bare for those that would run its own code."""
+    bare = Path(shutil.copytree(model, scratch / "bare", ignore=shutil.ignore_patterns("code")))
+    with_graph = Path(shutil.copytree(bare, scratch / "graph"))
+    export(with_graph, "onnx")
+    quantization.MOST_LOST = 1.0  # what it loses is told in another table
+    small, _ = export(model, "openvino", output=scratch / "int8", dev=DATA / "banking77/dev.csv")
+    plain, lit = str(HERE / "peers" / "plain.py"), str(HERE / "peers" / "lit.py")
+    folder = environment("litserve", HERE / "peers")
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    return {
+        "tfserve": ours(model, "auto"),
+        "tfserve, torch": ours(model, "torch"),
+        "tfserve, int8": ours(small.path, "auto"),
+        "HuggingFace toolkit": huggingface(bare),
+        "infinity, ONNX": infinity(with_graph, "optimum"),
+        "infinity, torch": infinity(bare, "torch"),
+        "LitServe": process(
+            lambda port: [str(folder / "python"), lit, str(bare), port],
+            {**variables(folder), **threads},
+            path="/predict",
+        ),
+        "FastAPI and pipeline": process(
+            lambda port: [sys.executable, plain, str(bare), port], {**os.environ}
+        ),
+    }
 
-    async def run() -> Result:
-        await closed(port, requests, clients, WARM_UP)
-        return await closed(port, requests, clients, seconds)
 
+def run(loop: Coroutine[Any, Any, Result]) -> Result:
+    """What a load saw."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        return runner.run(loop)
+
+
+def highest(port: int, requests: Sequence[bytes], most: float, seconds: float) -> float:
+    """The highest rate that is answered in time; 0 where not even the lowest is."""
+    low, high = LOWEST, max(2 * LOWEST, 1.2 * most)
+    found = 0.0
+    for _ in range(STEPS):
+        rate = (low * high) ** 0.5
+        result = run(open_loop(port, requests, rate, seconds))
+        answered = set(result.statuses) <= {200}
+        if answered and result.quantile(0.99) <= LIMIT_MS:
+            low = found = rate
+        else:
+            high = rate
+    return found
+
+
+def measure(port: int, requests: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Rates and latencies (milliseconds) of one server and set of texts."""
+    found: dict[str, float] = {}
+    for clients in CLIENTS:
+        run(closed(port, requests, clients, WARM_UP))
+        result = run(closed(port, requests, clients, seconds))
+        found[f"rate {clients}"] = result.rate
+        found[f"p50 {clients}"], found[f"p99 {clients}"] = map(result.quantile, (0.5, 0.99))
+        found[f"refused {clients}"] = sum(result.statuses.values()) - len(result.latencies)
+    most = max(found[f"rate {clients}"] for clients in CLIENTS)
+    found["open"] = highest(port, requests, most, seconds)
+    return found
 
 
 def main() -> None:
-    """Measure in turn and print."""
+    """Measure in turn and write."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--model", help="a classif model directory; default: one trained here")
+    parser.add_argument("--only", nargs="+", help="some of the servers")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp())
-    model = classifier(options.model, max_steps=30)
-    found: dict[tuple[str, str, int], list[Result]] = {}
+    servers = peers(classifier(options.model, num_train_epochs=2), scratch)
+    found: list[dict[str, Any]] = []
     for number in range(options.rounds):
-        for server, (start, path) in SERVERS.items():
-            folder = scratch / f"{number}-{server.replace(' ', '-')}"
+        for name in options.only or servers:
+            folder = scratch / f"{number}-{name.replace(' ', '-')}"
             folder.mkdir()
-            with start(model, folder) as url:
+            with servers[name].start(folder) as url:
                 port = int(url.rpartition(":")[2])
-                for name in SETS:
-                    for clients in options.clients:
-                        result = measure(port, path, name, clients, options.seconds)
-                        found.setdefault((server, name, clients), []).append(result)
-                        print(server, name, clients, f"{result.rate:.0f}/s", dict(result.statuses),
-                              flush=True)  # fmt: skip
-    print(f"\n{machine()}\nmedian (range) of {options.rounds} rounds of {options.seconds:.0f} s\n")
-    for name in SETS:
-        rows = [
-            [
-                server,
-                *(spread([run.rate for run in found[server, name, n]]) for n in options.clients),
-                *(spread([run.quantile(0.5) for run in found[server, name, n]], 1)
-                  for n in options.clients[:1]),
-                spread([run.quantile(0.99) for run in found[server, name, options.clients[-1]]]),
-            ]
-            for server in SERVERS
-        ]  # fmt: skip
-        clients = [f"{n} clients" for n in options.clients]
-        header = [name, *clients, f"p50 ms, {clients[0]}", f"p99 ms, {clients[-1]}"]
-        print(table(header, rows) + "\n")
+                for texts in SETS:
+                    asked = [json.dumps(servers[name].body(text)) for text in load_texts(texts)]
+                    requests = [request(servers[name].path, body.encode()) for body in asked]
+                    values = measure(port, requests, options.seconds)
+                    found.append({"server": name, "texts": texts, "round": number, **values})
+                    print({k: round(v, 1) if isinstance(v, float) else v
+                           for k, v in found[-1].items()}, flush=True)  # fmt: skip
+            told = {"machine": machine(), "seconds": options.seconds, "results": found}
+            options.out.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

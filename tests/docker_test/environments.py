@@ -17,9 +17,9 @@ REQUIREMENTS = Path(__file__).parent / "environments"
 CACHE = Path(os.environ.get("CONTAINER_TESTS_CACHE", "~/.cache/tfserve-tests")).expanduser()
 
 
-def environment(name: str) -> Path:
-    """The ``bin`` folder of the environment that ``environments/<name>.txt`` describes."""
-    requirements = REQUIREMENTS / f"{name}.txt"
+def environment(name: str, described: Path = REQUIREMENTS) -> Path:
+    """The ``bin`` folder of the environment that ``<name>.txt`` in ``described`` describes."""
+    requirements = described / f"{name}.txt"
     key = requirements.read_bytes() + sys.version.encode()
     folder = CACHE / f"{name}-{hashlib.sha256(key).hexdigest()[:12]}"
     ready = folder / "ready"

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,15 +126,18 @@ def own_server(
 
 
 @contextmanager
-def running(command: list[str], given: Mapping[str, str], log: Path, url: str) -> Iterator[str]:
-    """A server in a process group of its own, from its first answer to its end."""
+def running(
+    command: list[str], given: Mapping[str, str], log: Path, url: str,
+    ready: Callable[[str], bool] | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """A server in a process group of its own, from when it is ready to its end."""
     with log.open("wb") as out:  # servers write logs of their own into their current folder
         process = subprocess.Popen(
             command, env=dict(given), cwd=log.parent, stdout=out, stderr=out, start_new_session=True
         )
     try:
         end = time.monotonic() + SECONDS
-        while not _answers(url):
+        while not (ready or _answers)(url):
             assert process.poll() is None, log.read_text("utf-8", "replace")[-3000:]
             assert time.monotonic() < end, log.read_text("utf-8", "replace")[-3000:]
             time.sleep(0.05)
