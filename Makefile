@@ -29,8 +29,12 @@ format: $(VENV)/.installed
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/cold_start.py
-	$(BIN)/python benchmarks/serving/run.py
+	mkdir -p build
+	$(BIN)/python benchmarks/serving/run.py build/serving.json
+	$(BIN)/python benchmarks/serving/report.py build/serving.json docs/performance.md
+	$(BIN)/python benchmarks/serving/stress.py
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/training.py
 

@@ -112,6 +112,8 @@ def main() -> None:
     picture = document.with_name("serving.svg")
     plot(found, picture)
     text = document.read_text("utf-8")
+    if BEGIN not in text:
+        text += f"\n## Serving\n\n{BEGIN}{END}\n"
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     drawn = f"![rates of all servers]({picture.name})\n"
     document.write_text(f"{before}{BEGIN}{tables(found)}\n{drawn}{END}{after}", "utf-8")

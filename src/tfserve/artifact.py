@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from tfserve import tasks
+from tfserve import engines, tasks
 from tfserve.encoding import Encoder, load_tokenizer
 from tfserve.errors import ModelError, StorageError
 
@@ -214,13 +214,13 @@ def save(
             files = {
                 file.name: sha256(file) for file in sorted(staging.iterdir()) if file.is_file()
             }
-            _write_code(staging / "code")
+            write_code(staging / "code")
             content = json.dumps(asdict(manifest) | {"files": files}, ensure_ascii=False, indent=2)
             (staging / MANIFEST).write_text(content + "\n", "utf-8")
             # From here on only renames: the old manifest goes first, the new one comes last.
             (path / MANIFEST).unlink(missing_ok=True)
-            if (path / "code").exists():
-                shutil.rmtree(path / "code")
+            for folder in ("code", *engines.names()):  # graphs are of the old weights
+                shutil.rmtree(path / folder, ignore_errors=True)
             for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
                 os.replace(file, path / file.name)
         finally:
@@ -298,7 +298,7 @@ def vendor(folder: Path) -> None:
         shutil.copytree(source, folder / name, ignore=ignored)
 
 
-def _write_code(folder: Path) -> None:
+def write_code(folder: Path) -> None:
     """``inference.py`` and what it needs."""
     folder.mkdir()
     (folder / "inference.py").write_text(INFERENCE, "utf-8")

@@ -68,9 +68,9 @@ def plan_epoch(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(windows: Sequence[Window], pad_id: int) -> Batch:
-    """Pad windows on the right to the longest of them."""
-    rows, length = len(windows), max(len(window) for window in windows)
+def collate(windows: Sequence[Window], pad_id: int, least: int = 0) -> Batch:
+    """Pad windows on the right to the longest of them, or to ``least`` if that is longer."""
+    rows, length = len(windows), max(least, *(len(window) for window in windows))
     ids = np.full((rows, length), pad_id, np.int64)
     mask = np.zeros((rows, length), np.int64)
     boxes = np.zeros((rows, length, 4), np.int64) if windows[0].boxes is not None else None

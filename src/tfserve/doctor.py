@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfserve import artifact
+from tfserve import artifact, engines
 from tfserve.archive import unpack
 from tfserve.artifact import CONTAINERS_OWN, Artifact
 from tfserve.errors import ModelError, TfserveError
@@ -93,6 +93,7 @@ def _findings(folder: Path) -> Iterator[Finding]:
     yield Finding(OK, "model", f"{found.manifest.task}, version {found.version}, all digests match")
     yield from _code(folder / "code")
     yield from _versions(found)
+    yield from _engine(found)
     if (folder / "code" / "inference.py").is_file():
         yield from _probed(found)
 
@@ -119,6 +120,22 @@ def _code(code: Path) -> Iterator[Finding]:
         yield Finding(NOTE, "code", message)
 
 
+def _engine(found: Artifact) -> Iterator[Finding]:
+    """Whether a HuggingFace container could run it."""
+    if found.weights:
+        return
+    packages = sorted(engines.FASTER.get(name, name) for name in found.graphs)
+    requirements = found.path / "code" / "requirements.txt"
+    listed = requirements.read_text("utf-8").lower() if requirements.is_file() else ""
+    if not any(name in listed for name in packages):
+        message = (
+            f"exported without weights, it needs {' or '.join(packages)}, which the HuggingFace "
+            "containers do not have: serve it with docker/Dockerfile.light, or package the "
+            "directory that training wrote"
+        )
+        yield Finding(WRONG, "engine", message)
+
+
 def _versions(found: Artifact) -> Iterator[Finding]:
     trained = found.manifest.versions
     line = ", ".join(f"{name} {trained[name]}" for name in sorted(trained))
@@ -129,7 +146,9 @@ def _probed(found: Artifact) -> Iterator[Finding]:
     """What the archive's own code does when it is called as the toolkit does."""
     records = [pair["record"] for pair in found.manifest.golden]
     asked = {"data": records, "parameters": found.task().all_scores}
-    settings = {"HF_HUB_OFFLINE": "1", "TFSERVE_PRECISION": "fp32"}
+    settings = {"HF_HUB_OFFLINE": "1"}
+    if found.weights:  # what a HuggingFace container computes with
+        settings |= {"TFSERVE_ENGINE": "torch", "TFSERVE_PRECISION": "fp32"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TFSERVE_")} | settings
     try:
         done = subprocess.run(
@@ -162,7 +181,7 @@ def _probed(found: Artifact) -> Iterator[Finding]:
     if not records:
         yield Finding(NOTE, "answers", "the manifest holds no golden records to ask")
         return
-    yield _golden(found, said["predictions"])
+    yield _golden(found, said["predictions"], TOLERANCE[said.get("precision", "fp32")])
 
 
 def _signatures(parameters: dict[str, int]) -> Iterator[Finding]:
@@ -180,7 +199,7 @@ def _signatures(parameters: dict[str, int]) -> Iterator[Finding]:
         yield Finding(WRONG, "handlers", message)
 
 
-def _golden(found: Artifact, predictions: list[dict[str, Any]]) -> Finding:
+def _golden(found: Artifact, predictions: list[dict[str, Any]], tolerance: float) -> Finding:
     """Whether the answers are those of training."""
     golden = [pair["answer"] for pair in found.manifest.golden]
     if len(golden) != len(predictions):
@@ -190,7 +209,7 @@ def _golden(found: Artifact, predictions: list[dict[str, Any]]) -> Finding:
         off = max(map(task.distance, golden, predictions))
     except (KeyError, TypeError, ValueError):
         off = math.inf
-    if off > TOLERANCE["fp32"]:
+    if off > tolerance:
         message = f"{len(golden)} golden records are answered differently than in training, by "
         return Finding(WRONG, "answers", f"{message}{off:.3g}; compare the versions")
     return Finding(OK, "answers", f"{len(golden)} golden records, off by {off:.1e} at most")

@@ -70,7 +70,7 @@ def export(
         if table is not None:
             quantized = quantize(found, module, table, graph, small)
             graph = small
-        versions = artifact.installed_versions([module.PACKAGE])
+        versions = artifact.installed_versions([engines.FASTER.get(engine, engine)])
         found = replace(
             found, manifest=replace(found.manifest, versions=found.manifest.versions | versions)
         )
@@ -87,7 +87,7 @@ def _add(found: Artifact, engine: str, graph: Path) -> None:
     with storing(path):
         staging = Path(tempfile.mkdtemp(prefix=".tfserve-", dir=path))
         try:
-            moved = Path(shutil.copytree(graph, staging / engine))
+            moved = _copied(graph, staging / engine)
             _list(found, path, others)  # a graph that was there before is no part of it any more
             shutil.rmtree(path / engine, ignore_errors=True)
             os.replace(moved, path / engine)
@@ -110,14 +110,19 @@ def _write(found: Artifact, engine: str, graph: Path, output: Path) -> None:
             staging.chmod(0o755)
             for name in kept:
                 shutil.copyfile(found.path / name, staging / name)
-            if (found.path / "code").is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(found.path / "code", staging / "code", ignore=ignored)
-            shutil.copytree(graph, staging / engine)
-            _list(found, staging, kept | _hashes(staging / engine, engine))
+            artifact.write_code(staging / "code")  # an older one may know of no graphs
+            _list(found, staging, kept | _hashes(_copied(graph, staging / engine), engine))
             staging.rename(output)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copied(graph: Path, target: Path) -> Path:
+    """One by one: ``copytree`` hides of what kind an error was."""
+    target.mkdir()
+    for file in graph.iterdir():
+        shutil.copyfile(file, target / file.name)
+    return target
 
 
 def _list(found: Artifact, path: Path, files: dict[str, str]) -> None:

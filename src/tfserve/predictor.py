@@ -6,6 +6,7 @@ decoded. Windows that the model cannot tell apart are computed once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import tempfile
@@ -19,12 +20,12 @@ import numpy as np
 
 from tfserve import artifact, engines, tasks
 from tfserve.artifact import Artifact
-from tfserve.batching import collate, plan
+from tfserve.batching import Batch, collate, plan
 from tfserve.codecs import Request
 from tfserve.conversion import convert
 from tfserve.encoding import Encoder, Window
 from tfserve.engines import Engine
-from tfserve.errors import ModelError
+from tfserve.errors import InstallError, ModelError
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
@@ -110,6 +111,11 @@ class Predictor(Processor):
         prepared = self.preprocess(items)
         return self.postprocess(items, prepared, self.run(prepared.windows), asked)
 
+    def batch(self, windows: Sequence[Window]) -> Batch:
+        """Windows as the engine wants them padded, but never longer than the model sees."""
+        wanted = self.engine.rounded(max(len(window) for window in windows))
+        return collate(windows, self.pad_id, min(wanted, self.encoder.max_length))
+
     def run(self, windows: Sequence[Window]) -> list[Array]:
         """What the model computes for each window (see ``Processor.computed``)."""
         batches = plan([len(window) for window in windows], self.engine.budget)
@@ -118,7 +124,7 @@ class Predictor(Processor):
 
         def run(rows: Sequence[int]) -> None:
             chosen = [windows[row] for row in rows]
-            logits = self.engine.run(collate(chosen, self.pad_id), alone=alone)
+            logits = self.engine.run(self.batch(chosen), alone=alone)
             for row, window, output in zip(rows, chosen, logits, strict=True):
                 results[row] = self.computed(window, output)
 
@@ -134,7 +140,6 @@ def load(
     engine: str = "auto",
     precision: str = "auto",
     parameters: Mapping[str, Any] | None = None,
-    converting: bool = False,
 ) -> Predictor:
     """Load a model directory and check that it answers its golden records as training did.
 
@@ -145,7 +150,6 @@ def load(
     precision : ``auto`` (bf16 where it is the faster, unless the golden answers forbid it),
         ``fp32``, ``bf16`` or ``fp16``
     parameters : of every request that does not give its own
-    converting : with ``auto``, make a graph for OpenVINO where it is installed; it takes seconds
 
     Raises
     ------
@@ -158,7 +162,7 @@ def load(
     Parameters.parse(parameters or {}, tasks.get(found.manifest.task))
     names = [engine]
     if engine == "auto":
-        names = engines.candidates(found.graphs, weights=found.weights, converting=converting)
+        names = engines.candidates(found.graphs, weights=found.weights)
     predictor = _first_sound(found, names, precision)
     predictor.parameters = dict(parameters or {})
     return predictor
@@ -183,30 +187,25 @@ def golden_distance(predictor: Predictor) -> float:
 def _first_sound(found: Artifact, names: Sequence[str], precision: str) -> Predictor:
     """With the first of the engines that answers the golden records as training did."""
     for number, name in enumerate(names, 1):
-        for tried in ("auto", "fp32") if precision == "auto" else (precision,):
-            try:
-                predictor = _load(found, name, tried)
-            except ModelError as error:
-                if number == len(names):
-                    raise
-                log.warning("%s", error)
-                break
-            off, used = golden_distance(predictor), predictor.engine.precision
-            if off <= TOLERANCE[used]:
-                return predictor
-            log.warning(
-                "%s answers its golden records differently from when it was trained, by %.3f with "
-                "%s in %s: compare the library versions in %s",
-                found.path, off, name, used, artifact.MANIFEST,
-            )  # fmt: skip
-            if used == "fp32":
-                break
+        try:
+            with _runnable(found, name) as folder:
+                predictor, sound = _loaded(found, name, folder, precision)
+        except (ModelError, InstallError) as error:
+            if number == len(names):
+                raise
+            log.warning("%s", error)
+            continue
+        if sound:
+            break
     return predictor
 
 
-def _load(found: Artifact, engine: str, precision: str) -> Predictor:
+@contextlib.contextmanager
+def _runnable(found: Artifact, engine: str) -> Iterator[Path]:
+    """The folder that an engine loads; the graph is made for the moment where there is none."""
     if engine in found.graphs:
-        return assemble(found, engines.load(engine, found.path / engine, precision))
+        yield found.path / engine
+        return
     if not found.weights:
         raise ModelError(
             "model.engine",
@@ -214,10 +213,28 @@ def _load(found: Artifact, engine: str, precision: str) -> Predictor:
             f"{engine}: export it for {engine}, or take the directory that training wrote",
         )
     if not engines.runs_graphs(engine):
-        return assemble(found, engines.load(engine, found.path, precision))
+        yield found.path
+        return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as graph:
         convert(engine, found.path, Path(graph))
-        return assemble(found, engines.load(engine, Path(graph), precision))
+        yield Path(graph)
+
+
+def _loaded(found: Artifact, name: str, folder: Path, precision: str) -> tuple[Predictor, bool]:
+    """In a precision that answers the golden records as training did, if there is one."""
+    for tried in ("auto", "fp32") if precision == "auto" else (precision,):
+        predictor = assemble(found, engines.load(name, folder, tried))
+        off, used = golden_distance(predictor), predictor.engine.precision
+        if off <= TOLERANCE[used]:
+            return predictor, True
+        log.warning(
+            "%s answers its golden records differently from when it was trained, by %.3f with %s "
+            "in %s: compare the library versions in %s",
+            found.path, off, name, used, artifact.MANIFEST,
+        )  # fmt: skip
+        if used in ("fp32", "int8"):
+            break
+    return predictor, False
 
 
 def assemble(found: Artifact, engine: Engine) -> Predictor:

@@ -42,6 +42,7 @@ def probe(folder: str, body: str, result: dict[str, Any]) -> None:
     if not result["parameters"].keys() >= set(HANDLERS):
         return
     model = module.model_fn(folder)
+    result["precision"] = getattr(getattr(model, "engine", None), "precision", "fp32")
     result["seconds"] = time.perf_counter() - started
     if json.loads(body)["data"]:
         request = module.input_fn(body, "application/json")

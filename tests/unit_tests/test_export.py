@@ -113,7 +113,8 @@ def test_an_exported_directory_holds_no_weights_and_is_whole(
     )
     assert [path.name for path in tmp_path.iterdir()] == ["light"]
     packed = archive.package(folder, tmp_path / "model.tar.gz")
-    assert not [f for f in doctor.examine(packed) if f.level == doctor.WRONG]
+    wrong = [f for f in doctor.examine(packed) if f.level == doctor.WRONG]
+    assert ["docker/Dockerfile.light" in f.message for f in wrong] == [True]
     (folder / "openvino" / "model.bin").write_bytes(b"other weights")
     with pytest.raises(ModelError) as caught:
         tfserve.load(folder)
@@ -191,14 +192,42 @@ def test_what_cannot_be_exported_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.csv", "light"]
 
 
-def test_a_model_that_no_graph_holds_stays_on_torch(
-    trained: Trained, caplog: pytest.LogCaptureFixture
+@pytest.mark.apart
+def test_a_model_that_no_graph_holds_is_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"openvino cannot run .*: use the engine torch") as caught:
+        export(trained("ner", "longformer"), "openvino", output=tmp_path / "light")
+    assert caught.value.code == "model.convert"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_cannot_be_loaded_leaves_it_to_torch(
+    copied: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = trained("ner", "longformer")
+    """The exact weights are there, and int8 was not asked for."""
+    folder = copied("classif")
+    export(folder, "onnx")
     with caplog.at_level(logging.WARNING, "tfserve"):
-        found = tfserve.load(model, precision="fp32", converting=True)
-    assert found.engine.name == "torch"
-    assert [r for r in caplog.records if "openvino cannot run" in r.getMessage()]
+        found = tfserve.load(folder, precision="bf16")
+    assert (found.engine.name, found.engine.precision) == ("torch", "bf16")
+    assert [r for r in caplog.records if "found bf16 for onnx" in r.getMessage()]
+
+
+def test_training_again_removes_the_graph_of_the_old_weights(copied: Trained) -> None:
+    folder = copied("classif")
+    export(folder, "openvino")
+    found = artifact.load(folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    files = {n: folder / n for n in found.manifest.files if n.startswith(("token", "vocab"))}
+
+    def write_weights(staging: Path) -> None:
+        (staging / "model.safetensors").write_bytes(weights)
+        shutil.copyfile(folder / "config.json", staging / "config.json")
+
+    again = artifact.save(
+        folder, found.manifest, write_weights=write_weights, tokenizer_files=files
+    )
+    assert again.graphs == frozenset()
+    assert not (folder / "openvino").exists()
 
 
 # --- int8 ---------------------------------------------------------------------------------------
@@ -234,8 +263,10 @@ def test_int8_is_kept_where_it_loses_little(
     full, _ = export(trained("classif"), "openvino", output=tmp_path / "full")
     sizes = [(folder.path / "openvino" / "model.bin").stat().st_size for folder in (found, full)]
     assert sizes[0] < 0.6 * sizes[1]
-    model = tfserve.load(output, precision="fp32")
+    model = tfserve.load(output)
     assert model.engine.precision == "int8"
+    with pytest.raises(ModelError, match="found fp32 for a graph in int8"):
+        tfserve.load(output, precision="fp32")
     scores = {"scores": True}
     expected = loaded("classif").predict(RECORDS, scores)
     for answer, other in zip(model.predict(RECORDS, scores), expected, strict=True):

@@ -83,8 +83,12 @@ class Counting:
     lanes: int = 1
     budget: int = 512
     precision: str = "fp32"
+    name: str = "counting"
     batches: list[Batch] = field(default_factory=list)
     alone: list[bool] = field(default_factory=list)
+
+    def rounded(self, length: int) -> int:
+        return length
 
     def run(self, batch: Batch, *, alone: bool = True) -> Any:
         self.batches.append(batch)
@@ -99,10 +103,13 @@ class Counting:
 class Hashing:
     """An engine without a model: a token's logits follow from its id and its place alone."""
 
-    lanes, budget, precision = 2, 64, "fp32"
+    name, lanes, budget, precision = "hashing", 2, 64, "fp32"
 
     def __init__(self, labels: int, per_word: bool) -> None:
         self.labels, self.per_word = labels, per_word
+
+    def rounded(self, length: int) -> int:
+        return length
 
     def run(self, batch: Batch, *, alone: bool = True) -> Any:
         ids = batch.input_ids * batch.attention_mask
@@ -983,7 +990,9 @@ from tfserve import (artifact, batching, checks, cli, codecs, encoding, engines,
                      predictor, records, tables, tasks)
 import numpy as np
 class Numbers:
-    lanes, budget, precision = 2, 64, "fp32"
+    name, lanes, budget, precision = "numbers", 2, 64, "fp32"
+    def rounded(self, length):
+        return length
     def run(self, batch, *, alone=True):
         return np.sin(batch.input_ids[..., None] * np.arange(1, 4)).astype(np.float32)
 found = artifact.load(sys.argv[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import http.client
@@ -12,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ import pytest
 from conftest import Loaded, Trained
 from processes import Process
 
+from tfserve import artifact, engines
 from tfserve import client as asking
-from tfserve.errors import EndpointError
+from tfserve.errors import EndpointError, ModelError
 from tfserve.export import export
+from tfserve.server import graph
 
 JSON, LINES = "application/json", "application/jsonlines"
 
@@ -557,6 +561,75 @@ def test_a_graph_is_served_without_torch(
             assert answer["pred"] == expected["pred"]
             assert answer["proba"] == pytest.approx(expected["proba"], abs=1e-4)
         assert "libtorch" not in Path(f"/proc/{client.worker}/maps").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_server_that_is_stopped_while_it_makes_a_graph_leaves_nothing(
+    trained: Trained, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    given = {"TFSERVE_ENGINE": "openvino", "TMPDIR": str(scratch)}
+    command = ["serve", str(trained("classif")), "--port", "0"]
+    process = Process(command, tmp_path / "log", environment=given)
+    try:
+        process.wait_until(lambda: list(scratch.glob("tfserve-*")))
+        process.wait_until(lambda: len(_with(scratch)) >= 2)  # the export and what converts
+        process.send(signal.SIGTERM)
+    except BaseException:
+        process.send(signal.SIGKILL)
+        raise
+    assert process.wait(20) == 0, process.err
+    assert not list(scratch.glob("tfserve-*"))
+    assert not _with(scratch)
+
+
+def _with(folder: Path) -> list[Path]:
+    """Processes that were started with a folder in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("asked", ["auto", "openvino"])
+def test_where_no_graph_can_be_made_torch_serves_unless_another_was_asked_for(
+    asked: str, trained: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = artifact.load(trained("classif"))
+    monkeypatch.setattr(engines, "may_have_gpu", lambda: False)
+    monkeypatch.setenv("TMPDIR", "/no/such/folder")
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    prepared = graph.Graph().prepare(found, asked)
+    if asked == "auto":
+        assert asyncio.run(prepared) is found
+        assert "no folder for a graph" in caplog.text
+    else:
+        with pytest.raises(ModelError, match="no folder for a graph"):
+            asyncio.run(prepared)
+
+
+def test_a_graph_is_made_only_where_it_is_wanted(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = artifact.load(trained("classif"))
+    stored = replace(found, manifest=replace(found.manifest, files={
+        **found.manifest.files, "onnx/model.onnx": ""}))  # fmt: skip
+    light = replace(found, manifest=replace(found.manifest, files={"openvino/model.xml": ""}))
+    for gpu, expected in ((False, "openvino"), (True, None)):
+        monkeypatch.setattr(engines, "may_have_gpu", lambda gpu=gpu: gpu)
+        assert graph.wanted("auto", found) == expected
+        assert graph.wanted("auto", stored) is None
+        assert graph.wanted("auto", light) is None
+        assert graph.wanted("torch", found) is None
+        assert graph.wanted("onnx", found) == "onnx"
+        assert graph.wanted("onnx", stored) is None
+        assert graph.wanted("openvino", light) is None
+    monkeypatch.setattr(engines, "may_have_gpu", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert graph.wanted("auto", found) is None
 
 
 def test_what_answers_http_loads_no_torch() -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
+import math
 import os
 import pkgutil
 import sys
@@ -22,12 +24,18 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from tfserve.batching import Batch
-from tfserve.errors import InstallError, ModelError
+from tfserve.errors import ModelError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
-DEFAULT, FASTER = "torch", ("openvino", "onnx")
-"""What runs every model, and what is preferred on a CPU where it can be."""
+DEFAULT = "torch"
+"""What runs every model."""
+
+FASTER = {"openvino": "openvino", "onnx": "onnxruntime"}
+"""What is preferred on a CPU, the best first, and the package that it needs."""
+
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""NVIDIA's on Linux and on Windows' Linux, and AMD's: without one torch has no GPU there."""
 
 
 class Engine(Protocol):
@@ -45,6 +53,9 @@ class Engine(Protocol):
     lanes: int
     budget: int
     precision: str
+
+    def rounded(self, length: int) -> int:
+        """The length to which it wants a batch of this length padded."""
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
         """Logits in float32: ``(rows, labels)``, or ``(rows, length, labels)`` per token.
@@ -91,28 +102,60 @@ def runs_graphs(name: str) -> bool:
     return hasattr(find(name), "convert")
 
 
-def candidates(stored: Set[str], *, weights: bool, converting: bool) -> list[str]:
+def candidates(stored: Set[str], *, weights: bool) -> list[str]:
     """The engines that can run a model here, the best first; never empty.
 
     Parameters
     ----------
     stored : engines whose graph is at hand
     weights : whether those of torch are at hand
-    converting : whether a graph may be made of them; it takes some seconds
     """
-    possible = [*stored, *FASTER[:1]] if converting and weights else [*stored]
-    wanted = [name for name in FASTER if name in possible]
-    if weights and wanted and _gpu():
+    wanted = [name for name in FASTER if name in stored]
+    if weights and wanted and may_have_gpu() and _torch_has_gpu():
         wanted = []
-    found = [name for name in wanted if _installed(name)]
+    found = [name for name in wanted if installed(name)]
     if weights:
         found.append(DEFAULT)
-    return found or wanted[:1] or [DEFAULT]
+    # Where none is installed, the error of the one that is wanted says so.
+    return found or wanted[:1] or sorted(stored)[:1] or [DEFAULT]
+
+
+def installed(name: str) -> bool:
+    """Whether an engine of ``FASTER`` is; it is not imported to see."""
+    return importlib.util.find_spec(FASTER[name]) is not None
+
+
+def may_have_gpu() -> bool:
+    """False where torch need not be asked, whose import takes seconds."""
+    return sys.platform != "linux" or any(Path(device).exists() for device in GPU_DEVICES)
+
+
+def _torch_has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
 
 
 @functools.cache
 def cores() -> int:
-    """Physical cores that this process may use: two threads of one gain nothing by products."""
+    """Physical cores that this process may use: two threads of one gain nothing by products.
+
+    No more than a container's quota, and than OMP_NUM_THREADS, which torch obeys as well.
+    """
+    limits = [_physical_cores()]
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        most, _, period = quota.read_text("utf-8").partition(" ")
+        if most != "max":
+            limits.append(math.ceil(int(most) / int(period)))
+    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        limits.append(int(told))
+    return max(1, min(limits))
+
+
+def _physical_cores() -> int:
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     found = set()
@@ -120,22 +163,3 @@ def cores() -> int:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         found.add(siblings.read_text("utf-8") if siblings.is_file() else str(cpu))
     return len(found)
-
-
-def _installed(name: str) -> bool:
-    try:
-        find(name)
-    except InstallError:
-        return False
-    return True
-
-
-def _gpu() -> bool:
-    """Whether torch has a GPU; it is not imported to find none on a Linux without its device."""
-    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
-        return False
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())

@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "onnxruntime", "onnx") from None
 
-PACKAGE, GRAPH = "onnxruntime", "model.onnx"
+GRAPH = "model.onnx"
 BUDGET = 512
 
 
@@ -30,10 +30,14 @@ class OnnxEngine:
 
     def __init__(self, graph: Path) -> None:
         self.lanes = engines.cores()
-        self._content = graph.read_bytes()
-        self._alone = _session(self._content, self.lanes)
+        content = graph.read_bytes()
+        self._alone = _session(content, self.lanes)
+        self._content = content if self.lanes > 1 else b""
         self._beside: Any = None
         self._making = threading.Lock()
+
+    def rounded(self, length: int) -> int:
+        return length
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
         session = self._alone if alone or self.lanes == 1 else self._lane()

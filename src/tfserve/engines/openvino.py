@@ -8,7 +8,7 @@ core (https://docs.openvino.ai, "Performance Hints and Thread Scheduling").
 from __future__ import annotations
 
 import functools
-import os
+import sys
 import threading
 import time
 import warnings
@@ -24,15 +24,21 @@ from tfserve import engines
 from tfserve.batching import Batch, arguments
 from tfserve.errors import ModelError, missing_extra
 
-os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+# It would tell its makers of every import and conversion, and has no switch to forbid it; without
+# the package it does without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 try:
     import openvino
     from openvino import opset13
 except ImportError as error:
     raise missing_extra(error.name or "openvino", "openvino") from None
 
-PACKAGE, GRAPH = "openvino", "model.xml"
+GRAPH = "model.xml"
 BUDGET = 512
+STEPS = {16: 2, 32: 4, 128: 8}
+"""Up to so many tokens, lengths are padded to a multiple of this, longer ones to one of 16. Each
+shape that is new costs some milliseconds and memory for its code, so there must not be too many."""
+
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -48,12 +54,16 @@ class OpenVinoEngine:
     name, budget = "openvino", BUDGET
 
     def __init__(self, graph: openvino.Model, precision: str) -> None:
-        self.precision = "int8" if graph.has_rt_info(["nncf", "quantization"]) else precision
+        self.precision = "int8" if _quantized(graph) else precision
         self.lanes = engines.cores()
         self._graph, self._hint = graph, HINTS[precision]
-        self._alone = self._compile(1)
+        self._alone = self._compile(1)  # raises where the processor lacks the precision
         self._beside: SimpleQueue[Any] | None = None
         self._compiling = threading.Lock()
+
+    def rounded(self, length: int) -> int:
+        step = next((step for most, step in STEPS.items() if length <= most), 16)
+        return -(-length // step) * step
 
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
         idle = self._alone if alone or self.lanes == 1 else self._lanes()
@@ -79,6 +89,10 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": "NO",  # there are two sets of streams, and other processes
         }
         compiled = _core().compile_model(self._graph, "CPU", options)
+        if str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != self._hint:
+            raise ModelError(
+                "model.precision", f"found {self._hint}, which this processor lacks; expected auto"
+            )
         idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             idle.put(compiled.create_infer_request())
@@ -91,6 +105,10 @@ def load(folder: Path, precision: str = "auto") -> OpenVinoEngine:
         raise ModelError("model.precision", "found fp16 for openvino; expected auto, bf16 or fp32")
     try:
         graph = _core().read_model(folder / GRAPH)
+        if _quantized(graph) and precision != "auto":
+            raise ModelError(
+                "model.precision", f"found {precision} for a graph in int8; expected auto"
+            )
         if precision == "auto":
             precision = "bf16" if _gains_by_bf16() else "fp32"
         return OpenVinoEngine(graph, precision)
@@ -131,6 +149,10 @@ def quantize(graph: Path, batches: Iterable[Batch], target: Path) -> None:
 def save(graph: openvino.Model, target: Path) -> None:
     """Write a graph in full precision."""
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
+
+
+def _quantized(graph: openvino.Model) -> bool:
+    return bool(graph.has_rt_info(["nncf", "quantization"]))
 
 
 @functools.cache

@@ -52,6 +52,9 @@ class TorchEngine:
         self.budget = CPU_BUDGET if on_cpu else GPU_BUDGET
         self._thread, self._threads = threading.local(), self.cores
 
+    def rounded(self, length: int) -> int:
+        return length
+
     def run(self, batch: Batch, *, alone: bool = True) -> npt.NDArray[Any]:
         threads = self.cores if alone or self.lanes == 1 else 1
         if getattr(self._thread, "threads", None) != threads or self._threads != threads:

@@ -41,7 +41,17 @@ ITS_OWN = {
 }
 """The page takes nothing from elsewhere and sends nothing there."""
 
-PACKAGES = ("tfserve", "torch", "transformers", "tokenizers", "numpy", "fastapi", "uvicorn")
+PACKAGES = (
+    "tfserve",
+    "openvino",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "fastapi",
+    "uvicorn",
+)
 
 
 def create_app(
@@ -62,6 +72,7 @@ def create_app(
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
+        service.close()
 
     # Its page at /docs takes nothing from elsewhere: servers and readers may have no internet.
     app = FastAPIOffline(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record, Rejected
 from tfserve.server.admission import Work, admit
 from tfserve.server.batcher import STARTING, Batcher, Computed, now
+from tfserve.server.graph import Graph
 from tfserve.server.metrics import Metrics
 from tfserve.server.worker import Worker
 from tfserve.settings import Settings
@@ -84,23 +85,28 @@ class Service:
         self.processor: Processor | None = None
         self.version = ""
         self._model_dir = model_dir
+        self._served: Artifact | None = None  # what the worker loads
+        self._graph = Graph()
         self.batcher = Batcher(self._start, self._observe)
         self.metrics.watch(self.batcher)
         self.promised = Work()
 
     async def _start(self) -> Worker:
-        # The worker verifies the model as well; meanwhile this one is idle.
-        engine, precision = self.settings.engine, self.settings.precision
-        starting = asyncio.ensure_future(Worker.start(self._model_dir, engine, precision))
-        try:
-            if self.processor is None:
-                await asyncio.to_thread(self._read_model)
-            worker = await starting
-        except BaseException:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            raise
-        if worker.facts["version"] != self.version:
+        if self.processor is None:
+            found = await asyncio.to_thread(artifact.load, self._model_dir)
+            self._served = await self._graph.prepare(found, self.settings.engine)
+            starting = asyncio.ensure_future(self._worker())
+            try:
+                await asyncio.to_thread(self._read, found)  # while the worker loads the model
+                worker = await starting
+            except BaseException:
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+                raise
+        else:
+            worker = await self._worker()
+        assert self._served is not None
+        if worker.facts["version"] != self._served.version:
             await worker.stop()
             raise ModelError(
                 "model.changed",
@@ -108,8 +114,15 @@ class Service:
             )
         return worker
 
-    def _read_model(self) -> None:
-        found = artifact.load(self._model_dir)
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._graph.remove()
+
+    def _worker(self) -> Coroutine[Any, Any, Worker]:
+        assert self._served is not None
+        return Worker.start(self._served.path, self.settings.engine, self.settings.precision)
+
+    def _read(self, found: Artifact) -> None:
         processor = Processor(found.task(), found.encoder())
         processor.parameters = self.settings.parameters
         processor.asked(processor.parameters)  # raises where the task does not understand one
