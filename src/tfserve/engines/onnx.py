@@ -78,7 +78,7 @@ def convert(model: Any, example: Mapping[str, Any], target: Path) -> None:
     sizes = {0: torch.export.Dim("rows", min=1), 1: torch.export.Dim("length", min=2)}
     torch.onnx.export(
         model, (), str(target / GRAPH), kwargs=dict(example), dynamo=True, verbose=False,
-        external_data=False, dynamic_shapes=dict.fromkeys(example, sizes),
+        external_data=False, dynamic_shapes=dict.fromkeys(example, sizes), output_names=["logits"],
     )  # fmt: skip
 
 
