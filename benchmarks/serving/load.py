@@ -127,7 +127,11 @@ async def open_loop(
     asking: set[asyncio.Task[None]] = set()
 
     async def ask(body: bytes, due: float) -> None:
-        connection = idle.pop() if idle else await _connect(port)
+        try:
+            connection = idle.pop() if idle else await _connect(port)
+        except OSError:  # no more files may be opened, or the server takes no more
+            result.statuses[0] += 1
+            return
         status = await connection.ask(body)
         result.statuses[status] += 1
         if status == 200:
