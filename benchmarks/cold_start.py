@@ -14,7 +14,6 @@ The toolkit needs Java and root; its packages are installed once, as the contain
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import shutil
@@ -25,7 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ROOT, classifier, machine, spread, table, texts
+from common import ROOT, classifier, machine, parser, spread, table, texts
 
 sys.path.insert(0, str(ROOT / "tests" / "docker_test"))
 
@@ -80,10 +79,7 @@ def _ask(url: str, text: str) -> None:
 
 def main() -> None:
     """Measure in turn and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", help="a classif model directory; default: one trained here")
-    options = parser.parse_args()
+    options = parser(__doc__, rounds=5).parse_args()
     ours, scratch = classifier(options.model, max_steps=30), Path(tempfile.mkdtemp())
     bare = Path(shutil.copytree(ours, scratch / "bare", ignore=shutil.ignore_patterns("code")))
     for engine in ("openvino", "onnx"):
@@ -92,10 +88,14 @@ def main() -> None:
         environment(f"inference-{version}")
     asked = texts("banking77")[: MORE + 1]
     variants: dict[str, Callable[[], Measured]] = {
-        "toolkit, transformers 4": lambda: served(lambda base: toolkit("4", bare, base), asked),
-        "the same with tfserve's code": lambda: served(lambda b: toolkit("4", ours, b), asked),
-        "toolkit, transformers 5": lambda: served(lambda base: toolkit("5", bare, base), asked),
-        "the same with tfserve's code ": lambda: served(lambda b: toolkit("5", ours, b), asked),
+        "transformers 4, toolkit's pipeline": lambda: served(
+            lambda base: toolkit("4", bare, base), asked
+        ),
+        "transformers 4, tfserve's code": lambda: served(lambda b: toolkit("4", ours, b), asked),
+        "transformers 5, toolkit's pipeline": lambda: served(
+            lambda base: toolkit("5", bare, base), asked
+        ),
+        "transformers 5, tfserve's code": lambda: served(lambda b: toolkit("5", ours, b), asked),
         "a script with a pipeline": lambda: script(ours, asked),
         "tfserve, torch": lambda: served(lambda base: own_server(ours, base), asked),
         **{

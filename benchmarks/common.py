@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -30,6 +31,14 @@ def classifier(model: str | None, **hparams: object) -> Path:
     given = {"task_name": "classif", "model_name": minilm(), **hparams}
     tfserve.train(given, train_dir=DATA / "banking77", model_dir=folder)
     return folder
+
+
+def parser(description: str | None, rounds: int = 3) -> argparse.ArgumentParser:
+    """The options of every benchmark that asks a classifier in turns."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--rounds", type=int, default=rounds)
+    made.add_argument("--model", help="a classif model directory; default: one trained here")
+    return made
 
 
 def machine() -> str:

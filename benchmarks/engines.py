@@ -10,7 +10,6 @@ that of a process of its own, from its start.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import DATA, classifier, machine, spread, table
+from common import DATA, classifier, machine, parser, spread, table
 from prediction import SETS, load_texts, rate
 
 import tfserve
@@ -31,7 +30,7 @@ FIRST = """
 import resource, sys, tfserve
 model = tfserve.load(sys.argv[1], engine=sys.argv[2], precision=sys.argv[3])
 model.predict(["where is my card?"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, flush=True)
 """
 
 
@@ -39,8 +38,10 @@ def first(folder: Path, engine: str, precision: str) -> tuple[float, float]:
     """Seconds to the first answer of a new process, and its megabytes."""
     command = [sys.executable, "-W", "ignore", "-c", FIRST, str(folder), engine, precision]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return time.perf_counter() - started, float(done.stdout)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        size = float(process.stdout.readline())
+        return time.perf_counter() - started, size
 
 
 def lone(predictor: tfserve.Predictor, texts: list[str]) -> float:
@@ -55,10 +56,7 @@ def lone(predictor: tfserve.Predictor, texts: list[str]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", help="a classif model directory; default: one trained here")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     model = classifier(options.model, num_train_epochs=2)
     scratch = Path(tempfile.mkdtemp())
     for engine in ("openvino", "onnx"):

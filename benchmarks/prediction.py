@@ -11,7 +11,6 @@ the products of the linear layers reach in fp32, padding not counted: what is le
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 import timeit
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from common import classifier, machine, spread, table, texts
+from common import classifier, machine, parser, spread, table, texts
 
 import tfserve
 from tfserve.engines.torch import TorchEngine
@@ -73,10 +72,7 @@ def work(predictor: tfserve.Predictor, sample: list[str]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", help="a classif model directory; default: one trained here")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     folder = classifier(options.model, num_train_epochs=1)
     pipeline = transformers.pipeline(
         "text-classification", model=str(folder), truncation=True, max_length=512

@@ -20,7 +20,6 @@ once, each into an environment of its own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -40,7 +39,7 @@ from load import Result, closed, open_loop, request
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "docker_test")]
 
-from common import DATA, classifier, machine  # noqa: E402
+from common import DATA, classifier, machine, parser  # noqa: E402
 from environments import environment, variables  # noqa: E402
 from prediction import load_texts  # noqa: E402
 from servers import free_port, own_server, running, toolkit  # noqa: E402
@@ -202,13 +201,11 @@ def measure(port: int, requests: Sequence[bytes], seconds: float) -> dict[str, f
 
 def main() -> None:
     """Measure in turn and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--model", help="a classif model directory; default: one trained here")
-    parser.add_argument("--only", nargs="+", help="some of the servers")
-    options = parser.parse_args()
+    known = parser(__doc__)
+    known.add_argument("out", type=Path)
+    known.add_argument("--seconds", type=float, default=6)
+    known.add_argument("--only", nargs="+", help="some of the servers")
+    options = known.parse_args()
     scratch = Path(tempfile.mkdtemp())
     servers = peers(classifier(options.model, num_train_epochs=2), scratch)
     found: list[dict[str, Any]] = []

@@ -1,9 +1,9 @@
 """What `tfserve serve` does under ten times its load, over many requests, and with bad ones.
 
-- overload: requests that come by chance, ten times as many as it can answer. Those that it accepts
-  are answered within the deadline, the others get a 429, its memory stays as it is;
-- bad requests: one in a hundred cannot be answered; the others must not notice;
-- soak: very many requests; its memory must not grow.
+- overload: requests that come by chance, ten times as many as it can answer: whether those that it
+  accepts are answered within the deadline, what the others get, and its memory;
+- bad requests: one in a hundred cannot be answered: whether the others notice;
+- soak: very many requests: whether its memory grows.
 
     python benchmarks/serving/stress.py [--soak 100000] [--model DIR]
 """
@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def bad(port: int, requests: list[bytes]) -> None:
     for name, results in zip(
         ("all good", "one in a hundred bad"), zip(*pairs, strict=True), strict=True
     ):
-        statuses = sum((result.statuses for result in results), start=type(results[0].statuses)())
+        statuses = sum((result.statuses for result in results), start=Counter[int]())
         middle = [np.median([r.quantile(q) for r in results]) for q in (0.5, 0.99)]
         rate = np.median([result.rate for result in results])
         rows.append([name, f"{rate:.0f}", *(f"{ms:.0f}" for ms in middle), dict(statuses)])
@@ -85,7 +86,7 @@ def bad(port: int, requests: list[bytes]) -> None:
 
 def soak(port: int, mark: str, requests: list[bytes], count: int) -> None:
     """Very many."""
-    sizes, statuses = [], Result(0).statuses
+    sizes, statuses = [], Counter[int]()
     for _ in range(SAMPLES):
         (found,) = run(port, (requests, 3600, count // SAMPLES))
         statuses += found.statuses

@@ -217,15 +217,24 @@ def save(
             write_code(staging / "code")
             content = json.dumps(asdict(manifest) | {"files": files}, ensure_ascii=False, indent=2)
             (staging / MANIFEST).write_text(content + "\n", "utf-8")
+            graphs = _graphs(path)  # of the old weights
             # From here on only renames: the old manifest goes first, the new one comes last.
             (path / MANIFEST).unlink(missing_ok=True)
-            for folder in ("code", *engines.names()):  # graphs are of the old weights
+            for folder in ("code", *graphs):
                 shutil.rmtree(path / folder, ignore_errors=True)
             for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
                 os.replace(file, path / file.name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return load(path)
+
+
+def _graphs(path: Path) -> frozenset[str]:
+    """Of the model that lies here already; other folders are not ours to remove."""
+    try:
+        return load(path).graphs & set(engines.names())
+    except ModelError:
+        return frozenset()
 
 
 @contextlib.contextmanager

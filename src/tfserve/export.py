@@ -83,7 +83,8 @@ def export(
 
 def _add(found: Artifact, engine: str, graph: Path) -> None:
     """Put the graph into the model directory, which is whole at every moment."""
-    path, others = found.path, _without(found.manifest.files, f"{engine}/")
+    path, files = found.path, found.manifest.files
+    others = {name: files[name] for name in files if not name.startswith(f"{engine}/")}
     with storing(path):
         staging = Path(tempfile.mkdtemp(prefix=".tfserve-", dir=path))
         try:
@@ -132,7 +133,3 @@ def _list(found: Artifact, path: Path, files: dict[str, str]) -> None:
 
 def _hashes(folder: Path, name: str) -> dict[str, str]:
     return {f"{name}/{file.name}": sha256(file) for file in sorted(folder.iterdir())}
-
-
-def _without(files: dict[str, str], start: str) -> dict[str, str]:
-    return {name: digest for name, digest in files.items() if not name.startswith(start)}

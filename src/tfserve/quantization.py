@@ -66,7 +66,7 @@ def quantize(found: Artifact, module: Any, table: Table, graph: Path, target: Pa
     """
     before = assemble(found, module.load(graph))
     windows = before.preprocess(table.records[:CALIBRATION_ROWS]).windows
-    rows = plan([len(window) for window in windows], module.BUDGET)
+    rows = plan([len(window) for window in windows], before.engine.budget)
     module.quantize(graph, [before.batch([windows[i] for i in some]) for some in rows], target)
     after = assemble(found, module.load(target))
     task = before.task

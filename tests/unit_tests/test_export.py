@@ -215,6 +215,7 @@ def test_a_graph_that_cannot_be_loaded_leaves_it_to_torch(
 def test_training_again_removes_the_graph_of_the_old_weights(copied: Trained) -> None:
     folder = copied("classif")
     export(folder, "openvino")
+    (folder / "onnx").mkdir()  # of somebody else
     found = artifact.load(folder)
     weights = (folder / "model.safetensors").read_bytes()
     files = {n: folder / n for n in found.manifest.files if n.startswith(("token", "vocab"))}
@@ -228,6 +229,7 @@ def test_training_again_removes_the_graph_of_the_old_weights(copied: Trained) ->
     )
     assert again.graphs == frozenset()
     assert not (folder / "openvino").exists()
+    assert (folder / "onnx").is_dir()
 
 
 # --- int8 ---------------------------------------------------------------------------------------

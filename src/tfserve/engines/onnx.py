@@ -20,13 +20,12 @@ except ImportError as error:
     raise missing_extra(error.name or "onnxruntime", "onnx") from None
 
 GRAPH = "model.onnx"
-BUDGET = 512
 
 
 class OnnxEngine:
     """Runs batches through a graph; one session has all cores, the other one for each batch."""
 
-    name, budget, precision = "onnx", BUDGET, "fp32"
+    name, budget, precision = "onnx", engines.CPU_BUDGET, "fp32"
 
     def __init__(self, graph: Path) -> None:
         self.lanes = engines.cores()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +33,6 @@ except ImportError as error:
     raise missing_extra(error.name or "openvino", "openvino") from None
 
 GRAPH = "model.xml"
-BUDGET = 512
 STEPS = {16: 2, 32: 4, 128: 8}
 """Up to so many tokens, lengths are padded to a multiple of this, longer ones to one of 16. Each
 shape that is new costs some milliseconds and memory for its code, so there must not be too many."""
@@ -51,7 +49,7 @@ class OpenVinoEngine:
     precision : fp32 or bf16, of what is not quantised
     """
 
-    name, budget = "openvino", BUDGET
+    name, budget = "openvino", engines.CPU_BUDGET
 
     def __init__(self, graph: openvino.Model, precision: str) -> None:
         self.precision = "int8" if _quantized(graph) else precision
@@ -162,10 +160,7 @@ def _core() -> openvino.Core:
 
 @functools.cache
 def _gains_by_bf16() -> bool:
-    """Whether this CPU multiplies matrices in bf16 clearly faster than in fp32.
-
-    Measured, as for torch: a processor's flags do not tell.
-    """
+    """Whether this CPU multiplies matrices in bf16 clearly faster than in fp32."""
     if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return False
     tokens = opset13.parameter([256, 384], np.float32)
@@ -179,12 +174,5 @@ def _gains_by_bf16() -> bool:
         for hint in (HINTS["fp32"], HINTS["bf16"])
     ]
     values = np.ones((256, 384), np.float32)
-
-    def seconds(request: Any) -> float:
-        started = time.perf_counter()
-        request.infer([values])
-        return time.perf_counter() - started
-
-    rounds = [[seconds(request) for request in requests] for _ in range(6)]
-    fp32, bf16 = map(min, zip(*rounds, strict=True))
-    return bool(fp32 > 1.2 * bf16)
+    fp32, bf16 = (functools.partial(request.infer, [values]) for request in requests)
+    return engines.gains(fp32, bf16)

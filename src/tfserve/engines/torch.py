@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfserve.batching import Batch, arguments
+from tfserve.engines import CPU_BUDGET, gains
 from tfserve.errors import ModelError, missing_extra
 
 try:
@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "torch", "train") from None
 
-CPU_BUDGET, GPU_BUDGET = 512, 16_384
+GPU_BUDGET = 16_384
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -131,18 +131,7 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
 
 @functools.cache
 def _cpu_gains_by_bf16() -> bool:
-    """Whether this CPU multiplies matrices in bf16 clearly faster than in fp32.
-
-    Measured, because a processor's flags do not tell: with AVX512-BF16 an AMD EPYC gains by it,
-    while an Intel Xeon without AMX loses.
-    """
-
-    def seconds(dtype: torch.dtype) -> float:
-        tokens, weights = torch.ones(256, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
-        started = time.perf_counter()
-        _ = tokens @ weights
-        return time.perf_counter() - started
-
-    rounds = [(seconds(torch.float32), seconds(torch.bfloat16)) for _ in range(6)]
-    fp32, bf16 = map(min, zip(*rounds, strict=True))
-    return bool(fp32 > 1.2 * bf16)
+    """Whether this CPU multiplies matrices in bf16 clearly faster than in fp32."""
+    tokens, weights = torch.ones(256, 384), torch.ones(384, 1536)
+    rounded, small = tokens.bfloat16(), weights.bfloat16()
+    return gains(lambda: tokens @ weights, lambda: rounded @ small)
