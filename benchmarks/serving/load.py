@@ -119,31 +119,36 @@ async def closed(
 
 
 async def open_loop(
-    port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0
+    port: int,
+    requests: Sequence[bytes],
+    rate: float,
+    seconds: float,
+    connections: int = 256,
+    seed: int = 0,
 ) -> Result:
-    """Requests that come by chance, so many a second, whatever the server does (Poisson)."""
+    """Requests that come by chance, so many a second, whatever the server does (Poisson).
+
+    They share so many connections, which are open from the start. One that finds none free is not
+    sent: status 0, as where the connection breaks.
+    """
     result, rng = Result(seconds), random.Random(seed)
-    idle: list[Connection] = []
+    idle = [await _connect(port) for _ in range(connections)]
     asking: set[asyncio.Task[None]] = set()
 
-    async def ask(body: bytes, due: float) -> None:
-        try:
-            connection = idle.pop() if idle else await _connect(port)
-        except OSError:  # no more files may be opened, or the server takes no more
-            result.statuses[0] += 1
-            return
+    async def ask(connection: Connection, body: bytes, due: float) -> None:
         status = await connection.ask(body)
         result.statuses[status] += 1
         if status == 200:
             result.latencies.append(time.perf_counter() - due)
-        if not connection.transport.is_closing():
-            idle.append(connection)
+        idle.append(await _connect(port) if connection.transport.is_closing() else connection)
 
     begin = due = time.perf_counter()
     while (due := due + rng.expovariate(rate)) < begin + seconds:
-        if (pause := due - time.perf_counter()) > 0:
-            await asyncio.sleep(pause)
-        task = asyncio.ensure_future(ask(rng.choice(requests), due))
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if not idle:
+            result.statuses[0] += 1
+            continue
+        task = asyncio.ensure_future(ask(idle.pop(), rng.choice(requests), due))
         asking.add(task)
         task.add_done_callback(asking.discard)
     if asking:

@@ -32,6 +32,9 @@ from servers import own_server, resident  # noqa: E402
 
 PATH, CLIENTS = "/predict", 32
 OVERLOAD, OVERLOAD_SECONDS, DEADLINE_S = 10, 20, 5
+CONNECTIONS = 2000
+"""Of the overload: requests for which none is free are not sent."""
+
 BAD = [b"{", b'{"inputs": 7}', b'{"data": [{"text": "a", "bbox": 1}], "parameters": {"no": 1}}',
        b"\xff\xfe", b""]  # fmt: skip
 SAMPLES = 50
@@ -53,11 +56,13 @@ def overload(port: int, mark: str, requests: list[bytes]) -> None:
     before = resident(mark)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rate = OVERLOAD * calm.rate
-        found = runner.run(open_loop(port, requests, rate, OVERLOAD_SECONDS))
+        found = runner.run(open_loop(port, requests, rate, OVERLOAD_SECONDS, CONNECTIONS))
+    unsent = found.statuses.pop(0, 0)
     sent = sum(found.statuses.values()) / OVERLOAD_SECONDS
     rows = [
-        ["answers a second before, and accepted", f"{calm.rate:.0f}, {found.rate:.0f}"],
-        ["requests a second that were sent", f"{sent:.0f}"],
+        ["answers a second before, and now", f"{calm.rate:.0f}, {found.rate:.0f}"],
+        ["requests a second that were due, and sent", f"{rate:.0f}, {sent:.0f}"],
+        ["found no free connection", f"{unsent:,}"],
         ["statuses", str(dict(found.statuses))],
         ["ms p50, p99 of the accepted", f"{found.quantile(0.5):.0f}, {found.quantile(0.99):.0f}"],
         ["the deadline, ms", str(DEADLINE_S * 1000)],

@@ -21,10 +21,11 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written, self.ended = b"", ""
+        self.written, self.ended, self.writes = b"", "", 0
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
+        self.writes += 1
 
     def close(self) -> None:
         self.ended = self.ended or "closed"
@@ -163,3 +164,12 @@ async def test_an_answer_that_is_not_read_is_dropped(connection: Connection, wir
     connection.pause_writing()
     await asyncio.sleep(SILENCE + 1)
     assert wire.ended == "aborted"
+
+
+@connected
+async def test_an_answer_is_sent_as_one(connection: Connection, wire: Wire) -> None:
+    for _ in range(2):
+        connection.data_received(HEAD + b"Content-Length: 2\r\n\r\nhi")
+        await asyncio.sleep(101)
+    assert (wire.written.count(b"200 OK"), wire.written.count(b"\r\n\r\nok")) == (2, 2)
+    assert wire.writes == 2

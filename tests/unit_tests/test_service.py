@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import Loaded
@@ -9,11 +12,12 @@ from conftest import Loaded
 from tfserve.errors import BusyError, ModelError, ServingError, TooLargeError
 from tfserve.processing import Processor
 from tfserve.records import Record, Rejected
-from tfserve.server.admission import Work, admit
+from tfserve.server import around
+from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import Computed
 from tfserve.server.body import Bodies
 from tfserve.server.schedule import Schedule
-from tfserve.server.service import _decode
+from tfserve.server.service import Service, _decode
 from tfserve.settings import Settings
 
 FAILED = ServingError("server.model", "the model failed")
@@ -76,19 +80,50 @@ def test_what_cannot_be_answered_in_time_is_refused() -> None:
 
     def ask(times: float, promised: Work = none, most: int = 10**6) -> None:
         settings = Settings(deadline_s=10, max_queue_tokens=most)
-        admit(second.times(times), 100, schedule, promised, settings, 0.0)
+        admit(second.times(times), 100, schedule, promised, settings)
 
     ask(7)  # nothing is known yet
     for rows in range(1, 41):
         schedule.lane.learn(rows, 16, 1e-4 * rows * 16)
     ask(5)
-    ask(9)
+    ask(9)  # alone it may take as long as there is
     with pytest.raises(TooLargeError, match=r"about (4[0-9]|50) such records"):
         ask(20)
     with pytest.raises(BusyError, match="would be answered in") as busy:
-        ask(5, second.times(7))
-    assert 1 <= busy.value.place["retry_after"] <= 4
-    with pytest.raises(BusyError, match="140,000 tokens wait already"):
-        ask(1, second.times(7), 150_000)
-    ask(2, second.times(5), 150_000)
-    ask(9, none, 150_000)  # alone it may be more
+        ask(5, second.times(4))  # 9 seconds; 5 are promised
+    assert 3 <= busy.value.place["retry_after"] <= 5
+    ask(1, second.times(3.5))
+    given = Settings(deadline_s=10)
+    assert check_room(schedule, second.times(4), given) == pytest.approx(4, rel=0.1)
+    with pytest.raises(BusyError, match="would be answered in"):
+        check_room(schedule, second.times(6), given)
+    with pytest.raises(BusyError, match="80,000 tokens wait already"):
+        ask(1, second.times(4), 90_000)
+    ask(0.5, second.times(4), 90_000)
+    ask(9, none, 90_000)  # alone it may be more
+
+
+@pytest.mark.parametrize("path", ["/predict", "/ping"])
+def test_only_so_many_requests_are_looked_at(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(around, "AT_ONCE", 2)
+    sent: list[Any] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def main() -> None:
+        app = around.Around(slow, Service("nowhere", Settings()))
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        for _ in range(2):  # those of the first time are over
+            await asyncio.gather(*(app(dict(scope), send, send) for _ in range(3)))
+
+    asyncio.run(main())
+    starts = [message for message in sent if message["type"] == "http.response.start"]
+    refused = [message for message in starts if message["status"] == 429]
+    assert (len(starts), len(refused)) == (6, 2 if path == "/predict" else 0)
+    assert all((b"retry-after", b"1") in message["headers"] for message in refused)

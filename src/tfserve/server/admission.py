@@ -10,6 +10,9 @@ from tfserve.processing import Prepared
 from tfserve.server.schedule import Schedule
 from tfserve.settings import Settings
 
+SAFE = 0.5
+"""The share of the deadline that is promised: what follows may be slower than what was."""
+
 
 @dataclass
 class Work:
@@ -40,13 +43,22 @@ class Work:
         return change
 
 
-def admit(
-    work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings, now: float
-) -> None:
-    """Whether a request of so much work can be answered in time.
+def check_room(schedule: Schedule, promised: Work, settings: Settings) -> float:
+    """Whether any request more can be answered in time; the seconds until its turn.
 
     ``promised`` was admitted before and does not wait yet. Nothing is refused for its time before
     the cost of batches is known.
+
+    Raises BusyError (429): what waits takes too long.
+    """
+    before = schedule.wait(promised.tokens, promised.squares)
+    if schedule.cost.sure and before > settings.deadline_s * SAFE:
+        raise _busy(before, settings)
+    return before
+
+
+def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings) -> None:
+    """Whether a request of so much work can be answered in time, see ``check_room``.
 
     Raises
     ------
@@ -57,7 +69,7 @@ def admit(
     """
     deadline = settings.deadline_s
     waiting = schedule.tokens + promised.tokens
-    before = schedule.wait(now, promised.tokens, promised.squares)
+    before = check_room(schedule, promised, settings)
     if waiting and waiting + work.tokens > settings.max_queue_tokens:
         raise BusyError(
             "server.queue_full",
@@ -67,7 +79,8 @@ def admit(
         )
     if not schedule.cost.sure:
         return
-    alone = schedule.wait(now, work.tokens, work.squares) - schedule.wait(now)
+    paced = schedule.wait(work.tokens, work.squares) - schedule.wait()
+    alone = paced * schedule.pace.share
     if alone > deadline:
         fitting = int(records * deadline / alone)
         raise TooLargeError(
@@ -75,10 +88,15 @@ def admit(
             f"found {records:,} records, some {alone:,.0f} seconds of work; expected at "
             f"most {deadline} seconds, about {fitting:,} such records (TFSERVE_DEADLINE_S)",
         )
-    if before + alone > deadline:
-        raise BusyError(
-            "server.busy",
-            f"this would be answered in {before + alone:,.0f} seconds; expected at most "
-            f"{deadline} (TFSERVE_DEADLINE_S)",
-            retry_after=max(1, math.ceil(before + alone - deadline)),
-        )
+    if waiting and before + paced > deadline * SAFE:
+        raise _busy(before + paced, settings)
+
+
+def _busy(seconds: float, settings: Settings) -> BusyError:
+    return BusyError(
+        "server.busy",
+        f"this would be answered in {seconds:,.0f} seconds; expected at most "
+        f"{settings.deadline_s * SAFE:,.0f}, to be sure of {settings.deadline_s} "
+        "(TFSERVE_DEADLINE_S)",
+        retry_after=max(1, math.ceil(seconds - settings.deadline_s * SAFE)),
+    )

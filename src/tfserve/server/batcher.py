@@ -185,7 +185,7 @@ class Batcher:
                     future.set_exception(ServingError("server.crashed", crashed))
         else:
             self._failures = 0
-            schedule.finished(run, seconds)
+            schedule.finished(run, seconds, now())
             self._pump()  # the model has work again before its answers are written
             self._observe(run, seconds)
             for job, output in zip(run.jobs, logits, strict=True):

@@ -25,20 +25,50 @@ NO_BODY = 1_000_000
 """Bytes that may come without being any of the body: chunks have heads and tails too."""
 
 
+class Whole:
+    """A transport that sends an answer's head and body as one: either alone would wake the client,
+    and sending is the dearest part of a small answer."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+
 class Connection(HttpToolsProtocol):
     """Refuses heads that are too long (431) or too slow (408), and drops who stops."""
 
+    _due: tuple[Any, ...] | None = None
+    """What is to be done after how many seconds, if nothing comes before."""
     _timer: asyncio.TimerHandle | None = None
+    _parsing = _changed = False
     _reading: asyncio.TimerHandle | None = None
     _in_head, _bytes, _last = False, 0, 0.0
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Whole(transport, self.loop))  # type: ignore[arg-type]
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        was_in_head = self._in_head
+        was_in_head, self._parsing = self._in_head, True
         super().data_received(data)
+        self._parsing = False
         self._bytes += len(data)
         if self._in_head:
             # What came before this head began, in the same read, does not count.
@@ -48,8 +78,9 @@ class Connection(HttpToolsProtocol):
                 self._refuse("431 Request Header Fields Too Large", "server.head_too_large", said)
         elif self._bytes > NO_BODY:
             self.transport.abort()
-        elif self._timer is None and not self._answering:
+        elif self._due is None and not self._answering:
             self._expect_head()
+        self._set_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -101,9 +132,18 @@ class Connection(HttpToolsProtocol):
         self, seconds: float | None, action: Callable[..., None] = lambda: None, *told: str
     ) -> None:
         """Do this in so many seconds, instead of what was to be done."""
+        self._due = None if seconds is None else (seconds, action, *told)
+        self._changed = True
+        if not self._parsing:  # most requests come in one piece, and need no timer
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, action, *told)
+        self._timer = None if self._due is None else self.loop.call_later(*self._due)
 
     def _drop(self) -> None:
         if self.pipeline:  # it is not read because an earlier request has no answer yet

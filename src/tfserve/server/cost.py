@@ -7,6 +7,7 @@ models and what else a machine is doing.
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +26,9 @@ FORGET = 0.98
 
 OUTLIER = 4.0
 """A batch counts as at most so many times slower or faster than expected: others' noise."""
+
+MEMORY, SLOWEST = 1.0, 0.05
+"""Seconds of lanes over which their pace is a mean, and the least that it can be."""
 
 SURE_AFTER, REFIT_EVERY = 8, 8
 """Batches until the fit is believed, and then between two fits."""
@@ -77,6 +81,24 @@ class Cost:
             prior = self._prior
             found = _non_negative(self._products + prior, self._targets + prior @ GUESS)
             self.c0, self.c1, self.c2 = map(float, found)
+
+
+class Pace:
+    """The share of their time that lanes compute which have enough to do.
+
+    The rest of it they wait for a process that is busy with requests, or their cores are.
+    """
+
+    def __init__(self) -> None:
+        self.share = 1.0
+        self._worked = self._passed = MEMORY
+
+    def add(self, worked: float, passed: float) -> None:
+        """So many seconds of lanes passed, with work for so many."""
+        left = math.exp(-passed / MEMORY)
+        self._worked = left * self._worked + worked
+        self._passed = left * self._passed + passed
+        self.share = min(1.0, max(SLOWEST, self._worked / self._passed))
 
 
 def _non_negative(products: Array, targets: Array) -> Array:

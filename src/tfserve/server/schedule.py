@@ -10,6 +10,7 @@ lanes idle runs alone, on all cores, where that is the faster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfserve.encoding import Window
-from tfserve.server.cost import Cost
+from tfserve.server.cost import Cost, Pace
 from tfserve.tasks.base import Array
 
 PATIENCE = 0.1
@@ -64,16 +65,22 @@ class Run:
     Attributes
     ----------
     alone : on all cores
+    cost : seconds, as far as is known when it starts
+    shape : windows, and tokens to which they are padded
     """
 
     jobs: list[Job]
     alone: bool
-    started: float
+    cost: float
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Windows, and tokens to which they are padded."""
-        return len(self.jobs), max(job.length for job in self.jobs)
+        return shape(self.jobs)
+
+
+def shape(jobs: list[Job]) -> tuple[int, int]:
+    """Windows of a batch, and tokens to which they are padded."""
+    return len(jobs), max(job.length for job in jobs)
 
 
 class Schedule:
@@ -87,6 +94,7 @@ class Schedule:
     ----------
     lane, alone : the cost of a batch on one lane, and on all cores
     tokens, squares : the sums of the lengths that wait, and of their squares
+    pace : of lanes that have enough to do
     """
 
     def __init__(self, lanes: int, budget: int) -> None:
@@ -94,6 +102,10 @@ class Schedule:
         self.lane, self.alone = Cost(), Cost()
         self.running: set[Run] = set()
         self.tokens = self.squares = 0
+        self.pace = Pace()
+        self._busy_since: float | None = None  # all lanes are, and more waits
+        self._looked = 0.0
+        self._away = 0.0  # the longest time between two looks, of the last ones
         self._waiting: dict[Job, None] = {}  # in the order of arrival
         self._decided: list[list[Job]] = []  # batches whose windows are chosen already
 
@@ -119,27 +131,40 @@ class Schedule:
             self._count([job], -1)
 
     def start(self, now: float) -> list[Run]:
-        """The batches that begin now."""
+        """The batches that the worker is given now.
+
+        There is one for each lane. Where enough waits for it, there is one more to begin as soon as
+        a lane is free, or as many as it can work on until this is called again.
+        """
+        passed, self._looked = now - self._looked, now
+        self._away = max(passed if self.running else 0.0, self._away * math.exp(-passed))
         started = []
-        while self.waiting and len(self.running) < self.lanes:
-            if any(run.alone for run in self.running):
-                break
+        while self.waiting and self._wants_more():
             jobs, alone = self._next(now), self.lanes == 1
             if not alone and not self.running and not self.waiting:
                 alone, half = self._faster_alone(jobs), len(jobs) // 2
                 if not alone:  # nothing else waits: its other half starts in the next round
                     self._decide(jobs[:half])
                     jobs = jobs[half:]
-            run = Run(jobs, alone, now)
+            run = Run(jobs, alone, (self.alone if alone else self.lane).batch(*shape(jobs)))
             for job in jobs:
                 job.started = now
             self.running.add(run)
             started.append(run)
+        if not self.waiting:
+            self._busy_since = None
+        elif self._busy_since is None:
+            self._busy_since = now
         return started
 
-    def finished(self, run: Run, seconds: float) -> None:
-        """It took the model so long."""
+    def finished(self, run: Run, seconds: float, now: float) -> None:
+        """It took the model so long, and its answer is here."""
         self.running.remove(run)
+        passed = run.cost
+        if self._busy_since is not None:
+            passed = (now - self._busy_since) * (1 if run.alone else self.lanes)
+            self._busy_since = now
+        self.pace.add(run.cost, passed)
         (self.alone if run.alone else self.lane).learn(*run.shape, seconds)
 
     def failed(self, run: Run) -> list[Job]:
@@ -152,13 +177,24 @@ class Schedule:
         self._decide(run.jobs[half:])
         return []
 
-    def wait(self, now: float, tokens: float = 0, squares: float = 0) -> float:
+    def wait(self, tokens: float = 0, squares: float = 0) -> float:
         """Seconds until what waits and what runs is done, and this besides, as far as is known."""
         cost = self.cost
-        runs = sum(max(0.0, run.started + cost.batch(*run.shape) - now) for run in self.running)
         tokens, squares = tokens + self.tokens, squares + self.squares
         calls = cost.c0 * tokens / cost.budget(self.budget, OVERHEAD)
-        return (runs + calls + cost.c1 * tokens + cost.c2 * squares) / self.lanes
+        work = self._given() + calls + cost.c1 * tokens + cost.c2 * squares
+        return work / self.lanes / self.pace.share
+
+    def _given(self) -> float:
+        """The cost of what the worker was given and has not answered."""
+        return sum(run.cost for run in self.running)
+
+    def _wants_more(self) -> bool:
+        if self.lanes > 1 and any(run.alone for run in self.running):
+            return False
+        ahead = len(self.running) - self.lanes
+        enough = self.tokens > self.budget or self._away > PATIENCE
+        return ahead < enough or (enough and self._given() < self.lanes * self._away)
 
     def _next(self, now: float) -> list[Job]:
         """The jobs of the next batch, taken from those that wait."""

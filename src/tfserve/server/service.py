@@ -20,7 +20,7 @@ from tfserve.codecs import Request
 from tfserve.errors import ModelError, ServingError, TfserveError
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record, Rejected
-from tfserve.server.admission import Work, admit
+from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import STARTING, Batcher, Computed, now
 from tfserve.server.graph import Graph
 from tfserve.server.metrics import Metrics
@@ -133,6 +133,11 @@ class Service:
         assert self.batcher.schedule is not None
         self.metrics.batch(run, seconds, self.batcher.schedule.budget)
 
+    def check_room(self) -> None:
+        """Raise BusyError where no request can be answered in time, before it is read."""
+        if self.batcher.schedule is not None:
+            check_room(self.batcher.schedule, self.promised, self.settings)
+
     async def answer(self, body: bytes, content_type: str | None, accept: str | None) -> Reply:
         """Answer a body.
 
@@ -194,7 +199,7 @@ class Service:
     def _admit(self, promise: Work, work: Work, records: int) -> None:
         """Promise the work of a request. Raises BusyError or TooLargeError, see ``admit``."""
         assert self.batcher.schedule is not None
-        admit(work, records, self.batcher.schedule, self.promised, self.settings, now())
+        admit(work, records, self.batcher.schedule, self.promised, self.settings)
         promise.add(work)
         self.promised.add(work)
 
