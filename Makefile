@@ -15,8 +15,9 @@ ML ?= ml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
+# In parallel, with one thread each: what a worker of the tests computes is small.
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
