@@ -43,6 +43,7 @@ from common import DATA, classifier, machine, parser  # noqa: E402
 from environments import environment, variables  # noqa: E402
 from prediction import load_texts  # noqa: E402
 from servers import free_port, own_server, running, toolkit  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 from tfserve import quantization  # noqa: E402
 from tfserve.export import export  # noqa: E402
@@ -51,6 +52,9 @@ SETS = ("banking77", "mix")
 CLIENTS = (1, 8, 32, 64)
 WARM_UP = 2
 """Seconds before each measurement."""
+
+LONGEST = 500
+"""Tokens of a text; MiniLM takes 512 with its own two."""
 
 LIMIT_MS, LOWEST, STEPS = 250, 2.0, 6
 """Of the open loop's latencies, 99% of them; its lowest rate; steps of the bisection."""
@@ -109,9 +113,10 @@ def process(command: Callable[[str], list[str]], given: dict[str, str], **asked:
 
 
 def infinity(model: Path, engine: str) -> Peer:
-    """infinity; it has no truncation of its own, so that none is asked for."""
+    """infinity, without its own warming up: that sends more tokens than most models take."""
     folder = environment("infinity", HERE / "peers")
     start = [str(folder / "infinity_emb"), "v2", "--model-id", str(model), "--device", "cpu"]
+    start.append("--no-model-warmup")
     return process(
         lambda port: [*start, "--engine", engine, "--served-model-name", "m", "--port", port],
         {**variables(folder), "OMP_NUM_THREADS": str(os.cpu_count()), "DO_NOT_TRACK": "1"},
@@ -128,7 +133,7 @@ def onnx_of(model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder)
     (folder / "onnx").mkdir()
     loaded = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
-    names = ("input_ids", "attention_mask", "token_type_ids")
+    names = ["input_ids", "attention_mask", "token_type_ids"]
     axes = {name: {0: "rows", 1: "length"} for name in names}
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
     torch.onnx.export(
@@ -136,6 +141,14 @@ def onnx_of(model: Path, folder: Path) -> Path:
         output_names=["logits"], dynamic_axes=axes, dynamo=False,
     )  # fmt: skip
     return folder
+
+
+def fitting(model: Path, texts: Sequence[str]) -> list[str]:
+    """Texts cut to what the model takes: the toolkit refuses longer ones, infinity hangs."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    ends = [one.offsets[:LONGEST][-1][1] for one in encoded]
+    return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
 
 def peers(model: Path, scratch: Path) -> dict[str, Peer]:
@@ -207,7 +220,8 @@ def main() -> None:
     known.add_argument("--only", nargs="+", help="some of the servers")
     options = known.parse_args()
     scratch = Path(tempfile.mkdtemp())
-    servers = peers(classifier(options.model, num_train_epochs=2), scratch)
+    model = classifier(options.model, num_train_epochs=2)
+    servers, asked_for = peers(model, scratch), {n: fitting(model, load_texts(n)) for n in SETS}
     found: list[dict[str, Any]] = []
     for number in range(options.rounds):
         for name in options.only or servers:
@@ -216,7 +230,7 @@ def main() -> None:
             with servers[name].start(folder) as url:
                 port = int(url.rpartition(":")[2])
                 for texts in SETS:
-                    asked = [json.dumps(servers[name].body(text)) for text in load_texts(texts)]
+                    asked = [json.dumps(servers[name].body(text)) for text in asked_for[texts]]
                     requests = [request(servers[name].path, body.encode()) for body in asked]
                     values = measure(port, requests, options.seconds)
                     found.append({"server": name, "texts": texts, "round": number, **values})
