@@ -15,9 +15,10 @@ ML ?= ml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# In parallel, with one thread each: what a worker of the tests computes is small.
+# In parallel, with few threads each: what a worker of the tests computes is small. Two, so that
+# there are two lanes.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=2 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

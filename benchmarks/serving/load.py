@@ -13,6 +13,9 @@ from typing import cast
 import numpy as np
 
 
+UNSENT = -1
+
+
 @dataclass
 class Result:
     """What a run saw.
@@ -21,6 +24,7 @@ class Result:
     ----------
     latencies : seconds of the requests that were answered with 200
     seconds : of the run
+    statuses : how often each came; 0 where the connection broke
     """
 
     seconds: float
@@ -123,13 +127,13 @@ async def open_loop(
     requests: Sequence[bytes],
     rate: float,
     seconds: float,
-    connections: int = 256,
+    connections: int = 512,
     seed: int = 0,
 ) -> Result:
     """Requests that come by chance, so many a second, whatever the server does (Poisson).
 
     They share so many connections, which are open from the start. One that finds none free is not
-    sent: status 0, as where the connection breaks.
+    sent: status ``UNSENT``. The run lasts until the last answer.
     """
     result, rng = Result(seconds), random.Random(seed)
     idle = [await _connect(port) for _ in range(connections)]
@@ -146,13 +150,14 @@ async def open_loop(
     while (due := due + rng.expovariate(rate)) < begin + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if not idle:
-            result.statuses[0] += 1
+            result.statuses[UNSENT] += 1
             continue
         task = asyncio.ensure_future(ask(idle.pop(), rng.choice(requests), due))
         asking.add(task)
         task.add_done_callback(asking.discard)
     if asking:
         await asyncio.wait(asking, timeout=60)
+    result.seconds = time.perf_counter() - begin
     for connection in idle:
         connection.transport.close()
     return result

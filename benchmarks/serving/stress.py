@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import sys
 import tempfile
 from collections import Counter
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
-from load import Result, closed, open_loop, request
+from load import UNSENT, Result, closed, open_loop, request
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "docker_test")]
@@ -32,7 +33,7 @@ from servers import own_server, resident  # noqa: E402
 
 PATH, CLIENTS = "/predict", 32
 OVERLOAD, OVERLOAD_SECONDS, DEADLINE_S = 10, 20, 5
-CONNECTIONS = 2000
+CONNECTIONS = 4000
 """Of the overload: requests for which none is free are not sent."""
 
 BAD = [b"{", b'{"inputs": 7}', b'{"data": [{"text": "a", "bbox": 1}], "parameters": {"no": 1}}',
@@ -57,7 +58,7 @@ def overload(port: int, mark: str, requests: list[bytes]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rate = OVERLOAD * calm.rate
         found = runner.run(open_loop(port, requests, rate, OVERLOAD_SECONDS, CONNECTIONS))
-    unsent = found.statuses.pop(0, 0)
+    unsent = found.statuses.pop(UNSENT, 0)
     sent = sum(found.statuses.values()) / OVERLOAD_SECONDS
     rows = [
         ["answers a second before, and now", f"{calm.rate:.0f}, {found.rate:.0f}"],
@@ -112,6 +113,8 @@ def main() -> None:
     parser.add_argument("--soak", type=int, default=100_000)
     parser.add_argument("--model", help="a classif model directory; default: one trained here")
     options = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections, here and there
     model = classifier(options.model, max_steps=30)
     os.environ["TFSERVE_DEADLINE_S"] = str(DEADLINE_S)
     texts = load_texts("banking77")

@@ -12,7 +12,7 @@ and for our own server:
 TFSERVE_DEADLINE_S  a request that would take longer is refused; 60, as endpoints of SageMaker
                     allow, but 3600 where SAGEMAKER_BATCH tells of Batch Transform
 TFSERVE_MAX_QUEUE_TOKENS
-                    tokens that may wait; more are refused with 429
+                    tokens that may wait; more are refused with 429; a hundred times as many there
 TFSERVE_API_KEYS, TFSERVE_API_KEYS_FILE
                     keys, separated by commas or one a line, of which a request must bring one
 TFSERVE_CORS_ORIGINS
@@ -37,8 +37,8 @@ from tfserve.tasks.base import RULES, is_count
 
 PREFIX = "TFSERVE_"
 
-BATCH_DEADLINE_S = 3600
-"""The longest that a Batch Transform job waits for the answer to a request."""
+BATCH = {"deadline_s": 3600, "max_queue_tokens": 100_000_000}
+"""In Batch Transform: the longest that a job waits for an answer, and its large requests."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Settings:
         if "api_keys_file" in given:
             given["api_keys"] = _read_keys(given.pop("api_keys_file"))
         if environment.get("SAGEMAKER_BATCH", "").lower() == "true":
-            given.setdefault("deadline_s", BATCH_DEADLINE_S)
+            given = BATCH | given
         return cls(parameters=parameters, **given)
 
     def check_body(self, size: int) -> None:

@@ -43,7 +43,7 @@ class Worker:
         self.batches: list[tuple[float, list[Window], bool]] = []
         self.lanes = 0
 
-    async def run(self, windows: list[Window], alone: bool) -> tuple[Any, float]:
+    async def run(self, windows: list[Window], alone: bool) -> tuple[Any, float, float]:
         now = asyncio.get_running_loop().time()
         self.batches.append((now, list(windows), alone))
         self.lanes += 1
@@ -61,7 +61,8 @@ class Worker:
             raise CrashError
         if BAD in ids:
             raise BatchError("RuntimeError")
-        return np.array([[w.ids.sum()] for w in windows], np.float32), seconds
+        sums = np.array([[w.ids.sum()] for w in windows], np.float32)
+        return sums, seconds, asyncio.get_running_loop().time()
 
     def crash(self) -> None:
         if not self.ended.done():

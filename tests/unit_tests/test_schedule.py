@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfserve.encoding import Window
-from tfserve.server.cost import Cost
+from tfserve.server.cost import Cost, Pace
 from tfserve.server.schedule import PATIENCE, Job, Run, Schedule
 
 NONE = np.empty(0, np.int64)
@@ -211,33 +211,87 @@ def test_a_worker_with_much_to_do_has_its_next_batch_already() -> None:
         assert (len(few.start(0.0)), few.waiting) == (lanes, 1)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_worker_whose_answers_lie_unread_is_given_more_ahead(lanes: int) -> None:
+    schedule = taught(lanes)
+    for _ in range(200):
+        schedule.add(job(100))
+    [first, *_] = schedule.start(0.0)
+    schedule.finished(first, first.cost, 1.0, late=0.8)
+    schedule.start(1.0)
+    given = sum(run.cost for run in schedule.running)
+    assert 0.8 * lanes < given < 0.8 * lanes + 0.1
+    ahead = len(schedule.running)
+    for second in range(2, 12):  # it is read at once again
+        run = next(iter(schedule.running))
+        schedule.finished(run, run.cost, float(second), late=0.0)
+    assert schedule.start(12.0) == []
+    assert len(schedule.running) == ahead - 10
+
+
+def test_an_answer_that_is_read_late_counts_though_little_waits() -> None:
+    schedule = taught(2)
+    for _ in range(2):
+        schedule.add(job(300))
+    first, _ = schedule.start(0.0)
+    schedule.finished(first, 0.03, 1.0, late=0.9)
+    for _ in range(2):
+        schedule.add(job(20))
+    assert [run.shape for run in schedule.start(1.0)] == [(2, 20)]
+    schedule.add(job(20))
+    assert [run.shape for run in schedule.start(1.0)] == [(1, 20)]
+
+
 @given(st.floats(0.1, 1.0), st.integers(1, 3))
 @settings(deadline=None, max_examples=30)
 def test_the_wait_is_longer_where_the_worker_is_not_kept_busy(share: float, lanes: int) -> None:
     """A process that comes to the worker's answers late leaves it idle between two batches."""
     schedule = taught(lanes)
-    for _ in range(3000):
+    for _ in range(6000):
         schedule.add(job(100))
     foreseen = schedule.wait()
-    now = 0.0
+    now, half = 0.0, False
     schedule.start(now)
     while schedule.waiting:
         for run in list(schedule.running):
-            cost = schedule.alone if run.alone else schedule.lane
-            seconds = cost.batch(*run.shape)
-            now += seconds / lanes / share
-            schedule.finished(run, seconds, now)
-        schedule.start(now)
-        if schedule.waiting == 1500:
-            assert schedule.wait() == pytest.approx(foreseen / 2 / share, rel=0.1)
-    assert schedule.pace.share == pytest.approx(share, rel=0.1)
+            now += run.cost / lanes / share
+            schedule.finished(run, run.cost, now)
+            if schedule.waiting:
+                schedule.start(now)
+        if not half and schedule.waiting <= 3000:
+            half = True
+            given = sum(one.length for run in schedule.running for one in run.jobs)
+            left = foreseen * (schedule.tokens + given) / 600_000
+            assert schedule.wait() == pytest.approx(left / share, rel=0.15)
+    assert half
+    assert schedule.pace.share == pytest.approx(share, rel=0.15)
     for run in list(schedule.running):
-        schedule.finished(run, 0.01, now)
-    for _ in range(500):  # light work does not wait
+        schedule.finished(run, run.cost, now)
+    for _ in range(1000):  # light work does not wait
         schedule.add(job(100))
         for run in schedule.start(now):
             schedule.finished(run, 0.01, now + 1)
-    assert schedule.pace.share > 0.95
+    assert schedule.pace.share > 0.9
+
+
+def test_a_time_without_a_worker_is_no_time_of_the_worker() -> None:
+    schedule = taught(2)
+    for _ in range(50):
+        schedule.add(job(100))
+    for run in schedule.start(0.0):
+        schedule.running.discard(run)  # it died
+    for run in schedule.start(30.0):
+        schedule.finished(run, run.cost, 30.0 + run.cost / 2)
+    assert schedule.pace.share > 0.9
+
+
+def test_the_pace_of_long_batches_is_not_that_of_the_first_to_end() -> None:
+    pace = Pace(4)
+    pace.add(0.5, 2.0)
+    assert pace.share > 0.6
+    for _ in range(3):
+        pace.add(0.5, 0.0)
+    assert pace.share == 1.0
 
 
 def test_a_budget_grows_until_the_overhead_is_small() -> None:

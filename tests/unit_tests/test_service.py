@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from conftest import Loaded
 
+from tfserve.codecs import Request
+from tfserve.encoding import Window
 from tfserve.errors import BusyError, ModelError, ServingError, TooLargeError
 from tfserve.processing import Processor
 from tfserve.records import Record, Rejected
 from tfserve.server import around
+from tfserve.server import service as service_module
 from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import Computed
 from tfserve.server.body import Bodies
-from tfserve.server.schedule import Schedule
+from tfserve.server.schedule import Job, Schedule
 from tfserve.server.service import Service, _decode
 from tfserve.settings import Settings
 
@@ -71,6 +74,7 @@ def test_promised_work_is_given_back_once() -> None:
     assert promise.less(Work(90, 100)) == Work(-70, -100)
     assert promise.less(promise) == Work(0, -800)
     assert promise == Work(0, 0)
+    assert Work(10, 100).times(0.333) == Work(3, 33)  # whole, so that it is given back whole
 
 
 def test_what_cannot_be_answered_in_time_is_refused() -> None:
@@ -90,40 +94,89 @@ def test_what_cannot_be_answered_in_time_is_refused() -> None:
     with pytest.raises(TooLargeError, match=r"about (4[0-9]|50) such records"):
         ask(20)
     with pytest.raises(BusyError, match="would be answered in") as busy:
-        ask(5, second.times(4))  # 9 seconds; 5 are promised
-    assert 3 <= busy.value.place["retry_after"] <= 5
-    ask(1, second.times(3.5))
-    given = Settings(deadline_s=10)
-    assert check_room(schedule, second.times(4), given) == pytest.approx(4, rel=0.1)
-    with pytest.raises(BusyError, match="would be answered in"):
-        check_room(schedule, second.times(6), given)
+        ask(7, second.times(4))  # the parts of both take turns: 4 + 7 seconds
+    assert 5 <= busy.value.place["retry_after"] <= 7
+    ask(5, second.times(4))
+    ask(0.1, second.times(9))  # a small one passes
     with pytest.raises(BusyError, match="80,000 tokens wait already"):
         ask(1, second.times(4), 90_000)
     ask(0.5, second.times(4), 90_000)
     ask(9, none, 90_000)  # alone it may be more
 
 
-@pytest.mark.parametrize("path", ["/predict", "/ping"])
-def test_only_so_many_requests_are_looked_at(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(around, "AT_ONCE", 2)
-    sent: list[Any] = []
+def test_what_would_wait_too_long_is_not_looked_at() -> None:
+    schedule, settings = Schedule(2, 512), Settings(deadline_s=10)
+    for rows in range(1, 41):
+        schedule.lane.learn(rows, 16, 1e-4 * rows * 16)
+    ids, none = np.zeros(400, np.int64), np.empty(0, np.int64)
+    for number in range(300):  # 6 seconds
+        window = Window(ids, None, none, none, none.astype(bool))
+        if number == 150:
+            assert check_room(schedule, settings) == pytest.approx(3, rel=0.1)
+            admit(Work(120_000, 0), 100, schedule, Work(), settings)  # 3 + 6 seconds
+            with pytest.raises(BusyError):
+                admit(Work(150_000, 0), 100, schedule, Work(), settings)
+        schedule.add(Job(window, str(number).encode(), 0.0))
+    with pytest.raises(BusyError, match="answered in 6 seconds") as busy:
+        check_room(schedule, settings)
+    assert busy.value.place["retry_after"] in (1, 2)
 
-    async def slow(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(1)
+
+def asked(path: str, service: Service, app: Any = None) -> tuple[int, int]:
+    """The status of a request whose body comes in three parts, and how many of them were read."""
+    read, statuses = 0, []
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": read < 3}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def untouched(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async def main() -> None:
-        app = around.Around(slow, Service("nowhere", Settings()))
-        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(around.Around(app or untouched, service)(scope, receive, send))
+    [status] = statuses
+    return status, read
 
-        async def send(message: Any) -> None:
-            sent.append(message)
 
-        for _ in range(2):  # those of the first time are over
-            await asyncio.gather(*(app(dict(scope), send, send) for _ in range(3)))
+def test_a_request_that_is_not_looked_at_is_read_to_its_end() -> None:
+    """A client that is still sending would not read the answer."""
+    service = Service("nowhere", Settings(deadline_s=1, api_keys=("key",)))
+    assert asked("/predict", service) == (401, 3)
+    service = Service("nowhere", Settings(deadline_s=1))
+    assert asked("/predict", service) == (503, 3)  # there is no model yet
+    assert asked("/ping", service) == (200, 0)
+    service.batcher.failure, service.batcher.schedule = None, Schedule(1, 512)
+    assert asked("/predict", service) == (200, 0)
+    for rows in range(1, 41):
+        service.batcher.schedule.alone.learn(rows, 16, 1e-2 * rows * 16)
+    ids, none = np.zeros(400, np.int64), np.empty(0, np.int64)
+    window = Window(ids, None, none, none, none.astype(bool))
+    service.batcher.schedule.add(Job(window, b"", 0.0))
+    assert asked("/predict", service) == (429, 3)
 
-    asyncio.run(main())
-    starts = [message for message in sent if message["type"] == "http.response.start"]
-    refused = [message for message in starts if message["status"] == 429]
-    assert (len(starts), len(refused)) == (6, 2 if path == "/predict" else 0)
-    assert all((b"retry-after", b"1") in message["headers"] for message in refused)
+
+def test_only_so_many_requests_are_answered_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "AT_ONCE", 2)
+
+    async def main() -> list[Any]:
+        service = Service("nowhere", Settings())
+        service.batcher.failure, service.processor = None, Processor(None, None)  # type: ignore[arg-type]
+
+        async def slow(*_: Any) -> Any:
+            await asyncio.sleep(0.01)
+            return "answered"
+
+        monkeypatch.setattr(service, "_ask", slow)
+        asking = [service.ask(Request([], {}), "application/json") for _ in range(3)]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        return [*found, await service.ask(Request([], {}), "application/json")]
+
+    one, two, refused, after = asyncio.run(main())
+    assert (one, two, after) == ("answered", "answered", "answered")
+    assert refused.code == "server.too_many_requests"

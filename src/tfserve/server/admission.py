@@ -11,7 +11,8 @@ from tfserve.server.schedule import Schedule
 from tfserve.settings import Settings
 
 SAFE = 0.5
-"""The share of the deadline that is promised: what follows may be slower than what was."""
+"""The share of the deadline that a request may have to wait: it may take longer than foreseen,
+because a machine that is asked more than it can answer gets slower."""
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Work:
 
     def times(self, share: float) -> Work:
         """So many times as much."""
-        return Work(self.tokens * share, self.squares * share)
+        return Work(round(self.tokens * share), round(self.squares * share))
 
     def add(self, other: Work) -> None:
         """More of it."""
@@ -43,15 +44,14 @@ class Work:
         return change
 
 
-def check_room(schedule: Schedule, promised: Work, settings: Settings) -> float:
-    """Whether any request more can be answered in time; the seconds until its turn.
+def check_room(schedule: Schedule, settings: Settings) -> float:
+    """Whether anything more can be answered in time; the seconds until its turn.
 
-    ``promised`` was admitted before and does not wait yet. Nothing is refused for its time before
-    the cost of batches is known.
+    Nothing is refused for its time before the cost of batches is known.
 
     Raises BusyError (429): what waits takes too long.
     """
-    before = schedule.wait(promised.tokens, promised.squares)
+    before = schedule.wait()
     if schedule.cost.sure and before > settings.deadline_s * SAFE:
         raise _busy(before, settings)
     return before
@@ -59,6 +59,9 @@ def check_room(schedule: Schedule, promised: Work, settings: Settings) -> float:
 
 def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings) -> None:
     """Whether a request of so much work can be answered in time, see ``check_room``.
+
+    ``promised`` is what the parts of other requests will be that do not wait yet: as they come they
+    stand behind a small request, and beside those of a large one.
 
     Raises
     ------
@@ -68,8 +71,8 @@ def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings
         413: the request alone takes too long.
     """
     deadline = settings.deadline_s
+    before = check_room(schedule, settings)
     waiting = schedule.tokens + promised.tokens
-    before = check_room(schedule, promised, settings)
     if waiting and waiting + work.tokens > settings.max_queue_tokens:
         raise BusyError(
             "server.queue_full",
@@ -79,7 +82,7 @@ def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings
         )
     if not schedule.cost.sure:
         return
-    paced = schedule.wait(work.tokens, work.squares) - schedule.wait()
+    paced = schedule.wait(work.tokens, work.squares) - before
     alone = paced * schedule.pace.share
     if alone > deadline:
         fitting = int(records * deadline / alone)
@@ -88,7 +91,10 @@ def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings
             f"found {records:,} records, some {alone:,.0f} seconds of work; expected at "
             f"most {deadline} seconds, about {fitting:,} such records (TFSERVE_DEADLINE_S)",
         )
-    if waiting and before + paced > deadline * SAFE:
+    # Others' parts and this one's take turns: as much of them comes before its last.
+    beside = Work(min(promised.tokens, work.tokens), min(promised.squares, work.squares))
+    before = schedule.wait(beside.tokens, beside.squares)
+    if waiting and before + paced > deadline:
         raise _busy(before + paced, settings)
 
 
@@ -96,7 +102,6 @@ def _busy(seconds: float, settings: Settings) -> BusyError:
     return BusyError(
         "server.busy",
         f"this would be answered in {seconds:,.0f} seconds; expected at most "
-        f"{settings.deadline_s * SAFE:,.0f}, to be sure of {settings.deadline_s} "
-        "(TFSERVE_DEADLINE_S)",
+        f"{settings.deadline_s} (TFSERVE_DEADLINE_S), and half of that to wait",
         retry_after=max(1, math.ceil(seconds - settings.deadline_s * SAFE)),
     )

@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tfserve import codecs
-from tfserve.errors import AccessError, BusyError, RequestError, ServingError, TfserveError
+from tfserve.errors import AccessError, RequestError, ServingError, TfserveError
+from tfserve.server.body import discard
 from tfserve.server.service import Reply, Service
 
 log = logging.getLogger("tfserve")
@@ -28,11 +29,7 @@ PATHS = frozenset(
 """Those that are told in log and metrics; what clients make up is not."""
 
 WORK = ("/predict", "/invocations")
-"""Paths that want the model's time: nothing is read for them that cannot be answered in time."""
-
-AT_ONCE = 2000
-"""Requests that are read and answered at a time: each holds some 30 kB, and one process does not
-answer more than that in a second or two."""
+"""Paths that want the model's time: what cannot be answered in time is not looked at."""
 
 QUIET = ("/ping", "/health", "/metrics")
 """Paths that are asked every few seconds, and leave no line in the log."""
@@ -52,7 +49,6 @@ class Around:
     def __init__(self, app: Any, service: Service) -> None:
         self.app, self.service = app, service
         self.keys = [key.encode() for key in service.settings.api_keys]
-        self.working = 0  # requests on paths that want the model's time
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -63,7 +59,7 @@ class Around:
         state = request.state
         given = request.headers.get("x-request-id", "")
         state.id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        version, works = self.service.version, _path(scope) in WORK
+        version = self.service.version
 
         async def answered(message: Any) -> None:
             nonlocal status
@@ -74,13 +70,15 @@ class Around:
                     message["headers"].append((b"x-model-version", version.encode()))
             await send(message)
 
-        self.working += works
         try:
-            self._check(request, works)
-            await self.app(scope, receive, answered)
-        except TfserveError as error:
-            refused = await refusal(request, error)
-            await refused(scope, receive, answered)
+            try:
+                self._check(request)
+            except TfserveError as error:
+                await discard(receive)
+                refused = await refusal(request, error)
+                await refused(scope, receive, answered)
+            else:
+                await self.app(scope, receive, answered)
         except ClientDisconnect:
             pass
         except Exception:
@@ -90,20 +88,14 @@ class Around:
                 refused = await refusal(request, failed)
                 await refused(scope, receive, answered)
         finally:
-            self.working -= works
             self._note(scope, state, status, time.perf_counter() - began)
 
-    def _check(self, request: Request, works: bool) -> None:
-        """Raise AccessError or BusyError for a request that is not looked at any further."""
-        if self.keys and not OPEN.fullmatch(_path(request.scope)) and not self._known(request):
+    def _check(self, request: Request) -> None:
+        """Raise AccessError or ServingError for a request that is not looked at any further."""
+        path = _path(request.scope)
+        if self.keys and not OPEN.fullmatch(path) and not self._known(request):
             raise NO_KEY.at()
-        if works:
-            if self.working > AT_ONCE:
-                raise BusyError(
-                    "server.too_many_requests",
-                    f"{AT_ONCE:,} other requests are being answered; expected fewer at a time",
-                    retry_after=1,
-                )
+        if path in WORK:
             self.service.check_room()
 
     def _known(self, request: Request) -> bool:

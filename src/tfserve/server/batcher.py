@@ -171,7 +171,8 @@ class Batcher:
 
     async def _compute(self, worker: Worker, schedule: Schedule, run: Run) -> None:
         try:
-            logits, seconds = await worker.run([job.window for job in run.jobs], run.alone)
+            given, windows = now(), [job.window for job in run.jobs]
+            logits, seconds, ended = await worker.run(windows, run.alone)
         except BatchError as error:
             self._blame(worker, schedule.failed(run), error)
             self._pump()
@@ -179,16 +180,19 @@ class Batcher:
             schedule.running.discard(run)
             if not isinstance(error, CrashError):
                 log.error("a batch failed", exc_info=True)
-            crashed = "the process with the model died while it worked on this"
+            crashed = "the process with the model died before it answered this"
             for job in run.jobs:
                 for future in self._awaited(job):
                     future.set_exception(ServingError("server.crashed", crashed))
         else:
             self._failures = 0
-            schedule.finished(run, seconds, now())
+            read = now()
+            ended = min(max(ended, given), read)  # whatever that clock may be on some system
+            schedule.finished(run, seconds, read, read - ended)
             self._pump()  # the model has work again before its answers are written
             self._observe(run, seconds)
             for job, output in zip(run.jobs, logits, strict=True):
+                job.started = max(job.started, ended - seconds)  # it may have waited there
                 self._settle(job, output)
 
     def _blame(self, worker: Worker, failed: Sequence[Job], error: BatchError) -> None:

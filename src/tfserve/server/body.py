@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -99,6 +99,16 @@ async def read(request: Request, settings: Settings, take: Callable[[int], None]
             f"found Content-Encoding {encoding[:40]!r}; expected gzip, or none",
         )
     return body
+
+
+async def discard(receive: Callable[[], Awaitable[Any]]) -> None:
+    """Read a body that is not wanted. Raises ClientDisconnect."""
+    size, more = 0, True
+    while more and size < DRAINED:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
 
 
 async def wanted(request: Request, answering: Coroutine[Any, Any, T], seconds: float) -> T:

@@ -27,8 +27,8 @@ FORGET = 0.98
 OUTLIER = 4.0
 """A batch counts as at most so many times slower or faster than expected: others' noise."""
 
-MEMORY, SLOWEST = 1.0, 0.05
-"""Seconds of lanes over which their pace is a mean, and the least that it can be."""
+MEMORY, BATCHES, SLOWEST = 1.0, 4, 0.05
+"""Seconds, or batches where they take longer, over which a pace is a mean; the least it can be."""
 
 SURE_AFTER, REFIT_EVERY = 8, 8
 """Batches until the fit is believed, and then between two fits."""
@@ -89,13 +89,13 @@ class Pace:
     The rest of it they wait for a process that is busy with requests, or their cores are.
     """
 
-    def __init__(self) -> None:
-        self.share = 1.0
-        self._worked = self._passed = MEMORY
+    def __init__(self, lanes: int) -> None:
+        self.share, self.lanes = 1.0, lanes
+        self._worked = self._passed = MEMORY * lanes
 
     def add(self, worked: float, passed: float) -> None:
-        """So many seconds of lanes passed, with work for so many."""
-        left = math.exp(-passed / MEMORY)
+        """A batch of so much work ended, so many seconds of lanes after the one before."""
+        left = math.exp(-passed / max(MEMORY, BATCHES * worked) / self.lanes)
         self._worked = left * self._worked + worked
         self._passed = left * self._passed + passed
         self.share = min(1.0, max(SLOWEST, self._worked / self._passed))

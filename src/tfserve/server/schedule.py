@@ -102,10 +102,10 @@ class Schedule:
         self.lane, self.alone = Cost(), Cost()
         self.running: set[Run] = set()
         self.tokens = self.squares = 0
-        self.pace = Pace()
+        self.pace = Pace(lanes)
         self._busy_since: float | None = None  # all lanes are, and more waits
-        self._looked = 0.0
-        self._away = 0.0  # the longest time between two looks, of the last ones
+        self._late = 0.0  # the longest time that an answer lay unread, of the last ones
+        self._ended = 0.0
         self._waiting: dict[Job, None] = {}  # in the order of arrival
         self._decided: list[list[Job]] = []  # batches whose windows are chosen already
 
@@ -134,10 +134,10 @@ class Schedule:
         """The batches that the worker is given now.
 
         There is one for each lane. Where enough waits for it, there is one more to begin as soon as
-        a lane is free, or as many as it can work on until this is called again.
+        a lane is free, or as many as it can work on until its next answer is read.
         """
-        passed, self._looked = now - self._looked, now
-        self._away = max(passed if self.running else 0.0, self._away * math.exp(-passed))
+        if not self.running:
+            self._busy_since = None
         started = []
         while self.waiting and self._wants_more():
             jobs, alone = self._next(now), self.lanes == 1
@@ -157,9 +157,11 @@ class Schedule:
             self._busy_since = now
         return started
 
-    def finished(self, run: Run, seconds: float, now: float) -> None:
-        """It took the model so long, and its answer is here."""
+    def finished(self, run: Run, seconds: float, now: float, late: float = 0.0) -> None:
+        """It took the model so long; its answer is read only now, so many seconds later."""
         self.running.remove(run)
+        self._late = max(late, self._late * math.exp(self._ended - now))
+        self._ended = now
         passed = run.cost
         if self._busy_since is not None:
             passed = (now - self._busy_since) * (1 if run.alone else self.lanes)
@@ -193,8 +195,8 @@ class Schedule:
         if self.lanes > 1 and any(run.alone for run in self.running):
             return False
         ahead = len(self.running) - self.lanes
-        enough = self.tokens > self.budget or self._away > PATIENCE
-        return ahead < enough or (enough and self._given() < self.lanes * self._away)
+        enough = self.tokens > self.budget or self._late > PATIENCE
+        return ahead < enough or (enough and self._given() < self.lanes * self._late)
 
     def _next(self, now: float) -> list[Job]:
         """The jobs of the next batch, taken from those that wait."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from tfserve import artifact, codecs
 from tfserve.artifact import Artifact
 from tfserve.codecs import Request
-from tfserve.errors import ModelError, ServingError, TfserveError
+from tfserve.errors import BusyError, ModelError, ServingError, TfserveError
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record, Rejected
 from tfserve.server.admission import Work, admit, check_room
@@ -36,6 +36,10 @@ PARTS_AT_ONCE = 2
 AT_ONCE, AT_ONCE_RECORDS = 20_000, 32
 """Up to so many bytes and records work is done at once; what takes longer would hold up other
 requests, and goes to a thread."""
+
+AT_ONCE = 2000
+"""Requests that are answered at a time: each holds some 30 kB, and one process does not answer more
+than that in a second or two."""
 
 CHARACTERS_A_TOKEN = 4
 """About: what a model reads of a text that it cuts off."""
@@ -77,6 +81,7 @@ class Service:
     artifact, processor : None until the model was found to be sound
     version : the model's content hash, empty until then
     promised : what was admitted and is not queued yet
+    answering : requests
     """
 
     def __init__(self, model_dir: Path | str, settings: Settings) -> None:
@@ -89,7 +94,7 @@ class Service:
         self._graph = Graph()
         self.batcher = Batcher(self._start, self._observe)
         self.metrics.watch(self.batcher)
-        self.promised = Work()
+        self.promised, self.answering = Work(), 0
 
     async def _start(self) -> Worker:
         if self.processor is None:
@@ -134,9 +139,10 @@ class Service:
         self.metrics.batch(run, seconds, self.batcher.schedule.budget)
 
     def check_room(self) -> None:
-        """Raise BusyError where no request can be answered in time, before it is read."""
-        if self.batcher.schedule is not None:
-            check_room(self.batcher.schedule, self.promised, self.settings)
+        """Raise ServingError where no request can be answered in time, before it is read."""
+        if self.batcher.failure is not None or self.batcher.schedule is None:
+            raise (self.batcher.failure or STARTING).at()
+        check_room(self.batcher.schedule, self.settings)
 
     async def answer(self, body: bytes, content_type: str | None, accept: str | None) -> Reply:
         """Answer a body.
@@ -152,11 +158,26 @@ class Service:
         """Answer a decoded request."""
         if self.batcher.failure is not None or self.processor is None:
             raise (self.batcher.failure or STARTING).at()
+        if self.answering >= AT_ONCE:
+            raise BusyError(
+                "server.too_many_requests",
+                f"{AT_ONCE:,} other requests are being answered; expected fewer at a time",
+                retry_after=1,
+            )
+        self.answering += 1
+        try:
+            return await self._ask(self.processor, request, media_type, at_once)
+        finally:
+            self.answering -= 1
+
+    async def _ask(
+        self, processor: Processor, request: Request, media_type: str, at_once: bool
+    ) -> Reply:
         self.settings.check_records(len(request.items))
         at_once = at_once and len(request.items) <= AT_ONCE_RECORDS
-        items, asked = await _off(at_once, self.processor.read, request)
+        items, asked = await _off(at_once, processor.read, request)
         began = now()
-        parts = await self._answer(self.processor, items, asked, at_once)
+        parts = await self._answer(processor, items, asked, at_once)
         queued = parts[0].queued if parts else 0.0
         computing = now() - began - queued
         answers = [answer for part in parts for answer in part.answers]

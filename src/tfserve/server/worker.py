@@ -67,7 +67,7 @@ class Worker:
     ) -> None:
         self.process, self.facts = process, facts
         self._wire, (self._reader, self._writer) = wire, streams
-        self._pending: dict[int, asyncio.Future[tuple[Array, float]]] = {}
+        self._pending: dict[int, asyncio.Future[tuple[Array, float, float]]] = {}
         self._numbers = 0
         self.ended = asyncio.ensure_future(self._read())
 
@@ -99,8 +99,9 @@ class Worker:
         lost = f"the process that loads it ended with {status}; see its log"
         raise ModelError(header.get("error", "model.load"), header.get("message", lost))
 
-    async def run(self, windows: Sequence[Window], alone: bool) -> tuple[Array, float]:
-        """The logits of a batch, and the seconds that it took.
+    async def run(self, windows: Sequence[Window], alone: bool) -> tuple[Array, float, float]:
+        """The logits of a batch, the seconds that it took, and when it ended on the machine's
+        monotonic clock, which is that of event loops.
 
         Raises BatchError or CrashError.
         """
@@ -110,7 +111,9 @@ class Worker:
         arrays = [np.concatenate([w.ids for w in windows])]
         if boxed:
             arrays.append(np.concatenate([w.boxes for w in windows if w.boxes is not None]))
-        answer: asyncio.Future[tuple[Array, float]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[Array, float, float]] = (
+            asyncio.get_running_loop().create_future()
+        )
         self._pending[number] = answer
         if self.ended.done():
             raise CrashError
@@ -133,7 +136,7 @@ class Worker:
                     future.set_exception(BatchError(header["error"]))
                 else:
                     logits = np.frombuffer(data, np.float32).reshape(header["shape"])
-                    future.set_result((logits, header["seconds"]))
+                    future.set_result((logits, header["seconds"], header["ended"]))
         except (EOFError, ConnectionError):
             pass
         except Exception:
@@ -209,8 +212,9 @@ def main(descriptor: str, model_dir: str, engine_name: str, precision: str) -> N
             except Exception as error:
                 send({"number": number, "error": type(error).__name__})
                 return
-            seconds = time.perf_counter() - started
-            send({"number": number, "shape": logits.shape, "seconds": seconds}, logits)
+            seconds, ended = time.perf_counter() - started, time.monotonic()
+            told = {"number": number, "shape": logits.shape, "seconds": seconds, "ended": ended}
+            send(told, logits)
 
         # A thread that has had all cores keeps them: those for one core each are others.
         lanes = {True: ThreadPoolExecutor(1), False: ThreadPoolExecutor(engine.lanes)}
