@@ -12,7 +12,6 @@ from typing import cast
 
 import numpy as np
 
-
 UNSENT = -1
 
 

@@ -56,8 +56,9 @@ WARM_UP = 2
 LONGEST = 500
 """Tokens of a text; MiniLM takes 512 with its own two."""
 
-LIMIT_MS, LOWEST, STEPS = 250, 2.0, 6
-"""Of the open loop's latencies, 99% of them; its lowest rate; steps of the bisection."""
+LIMIT_MS, LOWEST, STEPS, TRIES = 250, 2.0, 6, 2
+"""Of the open loop's latencies, 99% of them; its lowest rate; steps of the bisection; tries of a
+rate, because a moment of somebody else's on a shared machine is enough to miss it."""
 
 Server = contextlib.AbstractContextManager[str]
 
@@ -183,15 +184,19 @@ def run(loop: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(loop)
 
 
+def in_time(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> bool:
+    """Whether all are answered, and 99% of them soon."""
+    result = run(open_loop(port, requests, rate, seconds))
+    return set(result.statuses) <= {200} and result.quantile(0.99) <= LIMIT_MS
+
+
 def highest(port: int, requests: Sequence[bytes], most: float, seconds: float) -> float:
     """The highest rate that is answered in time; 0 where not even the lowest is."""
     low, high = LOWEST, max(2 * LOWEST, 1.2 * most)
     found = 0.0
     for _ in range(STEPS):
         rate = (low * high) ** 0.5
-        result = run(open_loop(port, requests, rate, seconds))
-        answered = set(result.statuses) <= {200}
-        if answered and result.quantile(0.99) <= LIMIT_MS:
+        if any(in_time(port, requests, rate, seconds) for _ in range(TRIES)):
             low = found = rate
         else:
             high = rate

@@ -108,10 +108,10 @@ def test_what_would_wait_too_long_is_not_looked_at() -> None:
     schedule, settings = Schedule(2, 512), Settings(deadline_s=10)
     for rows in range(1, 41):
         schedule.lane.learn(rows, 16, 1e-4 * rows * 16)
-    ids, none = np.zeros(400, np.int64), np.empty(0, np.int64)
-    for number in range(300):  # 6 seconds
-        window = Window(ids, None, none, none, none.astype(bool))
-        if number == 150:
+    ids, none = np.zeros(16, np.int64), np.empty(0, np.int64)
+    window = Window(ids, None, none, none, none.astype(bool))
+    for number in range(7500):  # 6 seconds
+        if number == 3750:
             assert check_room(schedule, settings) == pytest.approx(3, rel=0.1)
             admit(Work(120_000, 0), 100, schedule, Work(), settings)  # 3 + 6 seconds
             with pytest.raises(BusyError):
