@@ -259,9 +259,12 @@ def serve(model: str, **options: Any) -> None:
 
     Limits, keys and defaults are settings of the environment (TFSERVE_…).
     """
-    from tfserve.server.run import serve as run
+    from tfserve.server.worker import ahead
 
-    run(model, **options)
+    with ahead(model) as first:
+        from tfserve.server.run import serve as run
+
+        run(model, first=first, **options)
 
 
 def _parameters(given: dict[str, Any]) -> dict[str, Any]:

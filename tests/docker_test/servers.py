@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -152,12 +153,16 @@ def running(
 
 
 def resident(mark: str) -> int:
-    """Megabytes of the processes that have ``mark`` in their environment."""
+    """Megabytes of the processes that have ``mark`` in their environment; what several of them
+    share counts once."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (process / "environ").read_bytes():
-                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+                found = re.search(
+                    r"^Pss:\s+(\d+) kB$", (process / "smaps_rollup").read_text(), re.M
+                )
+                total += int(found[1]) * 1024 if found else 0
         except OSError:  # it ended meanwhile
             continue
     return total // 1_000_000

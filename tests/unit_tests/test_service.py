@@ -21,6 +21,7 @@ from tfserve.server.batcher import Computed
 from tfserve.server.body import Bodies
 from tfserve.server.schedule import Job, Schedule
 from tfserve.server.service import Service, _decode
+from tfserve.server.worker import Worker, ahead
 from tfserve.settings import Settings
 
 FAILED = ServingError("server.model", "the model failed")
@@ -162,7 +163,7 @@ def test_a_request_that_is_not_looked_at_is_read_to_its_end() -> None:
 
 
 def test_only_so_many_requests_are_answered_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "AT_ONCE", 2)
+    monkeypatch.setattr(service_module, "MOST_REQUESTS", 2)
 
     async def main() -> list[Any]:
         service = Service("nowhere", Settings())
@@ -180,3 +181,13 @@ def test_only_so_many_requests_are_answered_at_a_time(monkeypatch: pytest.Monkey
     one, two, refused, after = asyncio.run(main())
     assert (one, two, after) == ("answered", "answered", "answered")
     assert refused.code == "server.too_many_requests"
+
+
+def test_a_worker_that_was_started_ahead_ends_with_its_server() -> None:
+    with pytest.raises(OSError, match="in use"), ahead("nowhere") as first:
+        raise OSError("address in use")
+    assert first.process.returncode is not None
+    with ahead("nowhere") as first:
+        with pytest.raises(ModelError, match="found no folder nowhere"):
+            asyncio.run(Worker.ready(first))
+        assert first.process.returncode == 0

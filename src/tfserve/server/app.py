@@ -26,6 +26,7 @@ from tfserve.server import body, openapi
 from tfserve.server.around import Around, ms, refusal
 from tfserve.server.batcher import STARTING
 from tfserve.server.service import Reply, Service
+from tfserve.server.worker import Starting
 from tfserve.settings import Settings
 
 BODIES = 3
@@ -55,14 +56,21 @@ PACKAGES = (
 
 
 def create_app(
-    model_dir: Path | str, settings: Settings | None = None, *, root_path: str = ""
+    model_dir: Path | str,
+    settings: Settings | None = None,
+    *,
+    root_path: str = "",
+    first: Starting | None = None,
 ) -> FastAPI:
     """The application that serves ``model_dir``; its model is loaded while it already answers.
 
-    ``settings`` are those of the environment by default.
+    Parameters
+    ----------
+    settings : by default those of the environment
+    first : a worker that loads the model already (see ``Service``)
     """
     settings = settings or Settings.from_environment()
-    service = Service(model_dir, settings)
+    service = Service(model_dir, settings, first)
     bodies = body.Bodies(BODIES * settings.max_body_mb * 1_000_000)
 
     @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfserve.errors import SettingsError, missing_extra
-from tfserve.settings import Settings
+from tfserve.server.worker import Starting
 
 try:
     import uvicorn
@@ -68,6 +68,7 @@ def serve(
     port: int = 8080,
     root_path: str = "",
     keep_unhealthy: bool = False,
+    first: Starting | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -75,6 +76,7 @@ def serve(
     ----------
     root_path : where a proxy in front has put it
     keep_unhealthy : say at ``/ping`` why the model cannot be loaded, instead of ending
+    first : a worker that loads the model already, by the same settings
 
     Raises
     ------
@@ -83,7 +85,7 @@ def serve(
     ServingError
         For a model that cannot be loaded.
     """
-    app = create_app(model_dir, Settings.from_environment(), root_path=root_path)
+    app = create_app(model_dir, root_path=root_path, first=first)
     try:
         listening = socket.create_server((host, port))
     except (OSError, OverflowError) as error:

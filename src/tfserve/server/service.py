@@ -22,9 +22,9 @@ from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record, Rejected
 from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import STARTING, Batcher, Computed, now
-from tfserve.server.graph import Graph
+from tfserve.server.graph import Graph, wanted
 from tfserve.server.metrics import Metrics
-from tfserve.server.worker import Worker
+from tfserve.server.worker import Starting, Worker
 from tfserve.settings import Settings
 from tfserve.tasks import Parameters
 from tfserve.tasks.base import Answer
@@ -37,7 +37,7 @@ AT_ONCE, AT_ONCE_RECORDS = 20_000, 32
 """Up to so many bytes and records work is done at once; what takes longer would hold up other
 requests, and goes to a thread."""
 
-AT_ONCE = 2000
+MOST_REQUESTS = 2000
 """Requests that are answered at a time: each holds some 30 kB, and one process does not answer more
 than that in a second or two."""
 
@@ -76,6 +76,10 @@ class _Part:
 class Service:
     """A model directory that is being served.
 
+    Parameters
+    ----------
+    first : a worker that loads the model already, with the engine and precision of ``settings``
+
     Attributes
     ----------
     artifact, processor : None until the model was found to be sound
@@ -84,12 +88,14 @@ class Service:
     answering : requests
     """
 
-    def __init__(self, model_dir: Path | str, settings: Settings) -> None:
+    def __init__(
+        self, model_dir: Path | str, settings: Settings, first: Starting | None = None
+    ) -> None:
         self.settings, self.metrics = settings, Metrics()
         self.artifact: Artifact | None = None
         self.processor: Processor | None = None
         self.version = ""
-        self._model_dir = model_dir
+        self._model_dir, self._first = model_dir, first
         self._served: Artifact | None = None  # what the worker loads
         self._graph = Graph()
         self.batcher = Batcher(self._start, self._observe)
@@ -99,6 +105,9 @@ class Service:
     async def _start(self) -> Worker:
         if self.processor is None:
             found = await asyncio.to_thread(artifact.load, self._model_dir)
+            if self._first is not None and wanted(self.settings.engine, found):
+                self._first.kill()  # it lacks the graph
+                self._first = None
             self._served = await self._graph.prepare(found, self.settings.engine)
             starting = asyncio.ensure_future(self._worker())
             try:
@@ -125,7 +134,8 @@ class Service:
 
     def _worker(self) -> Coroutine[Any, Any, Worker]:
         assert self._served is not None
-        return Worker.start(self._served.path, self.settings.engine, self.settings.precision)
+        starting, self._first = self._first, None
+        return Worker.ready(starting or Starting(self._served.path, self.settings))
 
     def _read(self, found: Artifact) -> None:
         processor = Processor(found.task(), found.encoder())
@@ -158,10 +168,10 @@ class Service:
         """Answer a decoded request."""
         if self.batcher.failure is not None or self.processor is None:
             raise (self.batcher.failure or STARTING).at()
-        if self.answering >= AT_ONCE:
+        if self.answering >= MOST_REQUESTS:
             raise BusyError(
                 "server.too_many_requests",
-                f"{AT_ONCE:,} other requests are being answered; expected fewer at a time",
+                f"{MOST_REQUESTS:,} other requests are being answered; expected fewer at a time",
                 retry_after=1,
             )
         self.answering += 1

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import socket
 import struct
 import subprocess
@@ -19,7 +21,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import numpy as np
 from tfserve.encoding import Ints, Window
 from tfserve.errors import ModelError, TfserveError
 from tfserve.server import logs
+from tfserve.settings import Settings
 from tfserve.tasks.base import Array
 
 LENGTHS = struct.Struct("<II")
@@ -48,6 +51,40 @@ class BatchError(Exception):
 
 class CrashError(Exception):
     """The worker is gone."""
+
+
+class Starting:
+    """A worker's process, while it loads its model."""
+
+    def __init__(self, model_dir: Path | str, settings: Settings) -> None:
+        self.wire, there = socket.socketpair()
+        with there:
+            command = [sys.executable, "-m", __name__, str(there.fileno()), str(model_dir)]
+            # A session of its own: what the terminal interrupts is the server.
+            self.process = subprocess.Popen(
+                [*command, settings.engine, settings.precision],
+                pass_fds=[there.fileno()],
+                start_new_session=True,
+            )
+        self.wire.setblocking(False)
+
+    def kill(self) -> None:
+        """End it and what it may have started to make a graph, if it has not ended."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.wire.close()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def ahead(model_dir: Path | str) -> Iterator[Starting]:
+    """A worker that loads its model while the server's own libraries are imported, which a cold
+    start would otherwise wait for first."""
+    starting = Starting(model_dir, Settings.from_environment())
+    try:
+        yield starting
+    finally:
+        starting.kill()
 
 
 class Worker:
@@ -72,16 +109,9 @@ class Worker:
         self.ended = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def start(cls, model_dir: Path | str, engine: str, precision: str) -> Worker:
-        """Start one and wait until its model is loaded. Raises TfserveError if it cannot be."""
-        here, there = socket.socketpair()
-        with there:
-            command = [sys.executable, "-m", __name__, str(there.fileno()), str(model_dir)]
-            # A session of its own: what the terminal interrupts is the server.
-            process = subprocess.Popen(
-                [*command, engine, precision], pass_fds=[there.fileno()], start_new_session=True
-            )
-        here.setblocking(False)
+    async def ready(cls, starting: Starting) -> Worker:
+        """The worker when its model is loaded. Raises TfserveError if it cannot be."""
+        process, here = starting.process, starting.wire
         wire = here.dup()  # to be shut at once: a transport closes when its loop comes to it
         writer: asyncio.StreamWriter | None = None
         try:
