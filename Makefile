@@ -15,10 +15,9 @@ ML ?= ml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# In parallel, with few threads each: what a worker of the tests computes is small. Two, so that
-# there are two lanes.
+# In parallel, with one thread each: what a worker of the tests computes is small.
 test: check
-	OMP_NUM_THREADS=2 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -70,5 +69,5 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfserve: the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[train,server,openvino,onnx,export,benchmarks,demo,test]'
+		--constraint constraints.txt --editable '.[train,server,openvino,onnx,export,report,demo,test]'
 	touch $@

@@ -25,6 +25,7 @@ import time
 from typing import Any
 
 from common import DATA, machine, minilm, table
+from trainer import fine_tune
 
 # Name → task, epochs, learning rate, metric shown. After one epoch with the usual rate both predict
 # no label at all on goemotions.
@@ -54,91 +55,12 @@ def run_tfserve(name: str) -> dict[str, Any]:
 
 def run_trainer(name: str, kind: str, steps: int | None) -> dict[str, Any]:
     """One Trainer job; with ``steps``, its time is scaled up from that many."""
-    import numpy as np
-    import torch
-    import transformers
-
-    from tfserve import tasks
-    from tfserve.engines.torch import resolve_precision
-    from tfserve.tables import read_table
-    from tfserve.tasks import Parameters
-
     task_name, epochs, rate, _ = SETS[name]
-    task_type = tasks.get(task_name)
-    native = resolve_precision("auto", torch.device("cpu"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
-    started = time.perf_counter()
-    tables = {s: read_table(DATA / name / f"{s}.csv", task_type) for s in ("train", "test")}
-    task = task_type.fit(tables["train"].labels)
-    padding = "max_length" if kind == "padded" else False
-
-    def encode(row: Any) -> dict[str, Any]:
-        """As run_glue.py and run_ner.py encode a row."""
-        if not task.per_word:
-            encoded = tokenizer(row.record.text, truncation=True, max_length=128, padding=padding)
-            return {**encoded, "labels": target(row)}
-        encoded = tokenizer(
-            list(row.record.words), is_split_into_words=True, truncation=True, max_length=128,
-            padding=padding,
-        )  # fmt: skip
-        ids, previous, labels = task.target(row.label), None, []
-        for word in encoded.word_ids():
-            labels.append(-100 if word is None or word == previous else int(ids[word]))
-            previous = word
-        return {**encoded, "labels": labels}
-
-    def target(row: Any) -> Any:
-        return row.label if task_name == "regression" else task.target(row.label).tolist()
-
-    sets = {split: [encode(row) for row in t.rows] for split, t in tables.items()}
-    auto = getattr(transformers, task.auto_model)
-    model = auto.from_pretrained(
-        minilm(), num_labels=len(task.labels), problem_type=task.problem_type
-    )
-    collator: Any = transformers.default_data_collator
-    if kind == "dynamic":
-        per_word = transformers.DataCollatorForTokenClassification(tokenizer)
-        collator = per_word if task.per_word else transformers.DataCollatorWithPadding(tokenizer)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = transformers.TrainingArguments(
-            folder,
-            num_train_epochs=epochs,
-            max_steps=steps or -1,
-            per_device_train_batch_size=BATCH,
-            learning_rate=rate,
-            bf16=kind == "dynamic" and native == "bf16",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=True,
-            seed=42,
-        )
-        trainer = transformers.Trainer(
-            model=model, args=arguments, train_dataset=sets["train"], data_collator=collator
-        )
-        begun = time.perf_counter()
-        trainer.train()
-        trained = time.perf_counter() - begun
-        if steps:
-            total = epochs * -(-len(sets["train"]) // BATCH)
-            return {"seconds": begun - started + trained / steps * total, "metrics": {}}
-        logits = trainer.predict(sets["test"]).predictions
-        trainer.save_model(folder)
-    seconds = time.perf_counter() - started
-    records = tables["test"].records
-    if task_name == "regression":
-        answers = [{"pred": float(value)} for value in np.ravel(logits)]
-    elif task.per_word:
-        rows = []
-        for row, values, record in zip(sets["test"], logits, records, strict=True):
-            starts = [i for i, label in enumerate(row["labels"]) if label != -100]
-            full = np.full((len(record.spans), values.shape[-1]), np.nan)
-            full[: len(starts)] = values[starts]
-            rows.append(full)
-        answers = task.decode(rows, records, Parameters())
-    else:
-        answers = task.decode(list(logits), records, Parameters())
-    return {"seconds": seconds, "metrics": task.metrics(tables["test"].labels, answers)}
+    seconds, metrics = fine_tune(
+        name, task_name, epochs=epochs, rate=rate, batch=BATCH, padded=kind == "padded",
+        bf16=kind == "dynamic", steps=steps,
+    )  # fmt: skip
+    return {"seconds": seconds, "metrics": metrics}
 
 
 def measure(name: str, kind: str, steps: int | None) -> dict[str, Any]:

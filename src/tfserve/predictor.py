@@ -159,7 +159,7 @@ def load(
         Its task does not understand one of ``parameters``.
     """
     found = artifact.load(path)
-    Parameters.parse(parameters or {}, tasks.get(found.manifest.task))
+    found.task().check(Parameters.parse(parameters or {}, tasks.get(found.manifest.task)))
     names = [engine]
     if engine == "auto":
         names = engines.candidates(found.graphs, weights=found.weights)

@@ -67,7 +67,9 @@ class Processor:
     def asked(self, *given: Mapping[str, Any]) -> Parameters:
         """The parameters of a request; later ones win. Raises ParameterError."""
         merged = {name: value for some in given for name, value in some.items()}
-        return Parameters.parse(merged, type(self.task))
+        parameters = Parameters.parse(merged, type(self.task))
+        self.task.check(parameters)
+        return parameters
 
     def read(self, request: Request) -> tuple[list[Item], Parameters]:
         """The items of a decoded body, validated.

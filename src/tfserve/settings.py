@@ -2,7 +2,7 @@
 
 TFSERVE_ENGINE      auto, torch, openvino or onnx
 TFSERVE_PRECISION   auto, fp32, bf16 or fp16
-TFSERVE_TOP_K, TFSERVE_SCORES, TFSERVE_THRESHOLD, TFSERVE_ON_ERROR
+TFSERVE_TOP_K, TFSERVE_SCORES, TFSERVE_THRESHOLD, TFSERVE_ABSTAIN, TFSERVE_ON_ERROR
                     the parameters of every request that does not give its own
 TFSERVE_MAX_BODY_MB, TFSERVE_MAX_RECORDS
                     larger requests are refused with 413

@@ -9,6 +9,8 @@ Lines), ``labels``, and ``bbox`` where boxes are used; other columns travel with
 from __future__ import annotations
 
 import codecs as charsets
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,15 @@ class Table:
     @property
     def labels(self) -> list[Any]:
         return [row.label for row in self.rows]
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same texts, boxes and labels in the same order, however written."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            boxes = None if row.record.bbox is None else row.record.bbox.tolist()
+            digest.update(json.dumps([row.record.text, boxes, row.label]).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

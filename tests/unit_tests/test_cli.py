@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ RECORDS: list[Any] = [
 def test_the_help_lists_every_command(tfserve_: Command) -> None:
     status, out, err = tfserve_("--help")
     assert (status, err) == (0, "")
-    for command in ("check", "train", "evaluate", "predict"):
+    for command in ("check", "explore", "train", "evaluate", "predict"):
         assert f"\n  {command} " in out
 
 
@@ -180,7 +181,10 @@ def test_an_error_is_one_line_and_exit_status_1(
             "cannot write {tmp}",
         ),
         (["predict", "{model}", "{tmp}/in.jsonl", "--precision", "fp61"], "found 'fp61'"),
-        (["predict", "{model}", "{tmp}/in.jsonl", "--threshold", "0.5"], "'threshold'; classif"),
+        (
+            ["predict", "{model}", "{tmp}/in.jsonl", "--threshold", "0.5"],
+            "expected none for 4 labels",
+        ),
         (
             ["predict", "{model}", "{tmp}/in.jsonl", "--top_k", "0"],
             "top_k: expected a whole number",
@@ -343,7 +347,9 @@ def test_evaluate_prints_the_test_metrics_of_training(
 ) -> None:
     made = ready.ready(kind)
     output = tmp_path / "evaluated"
-    status, out, _ = tfserve_("evaluate", made.model, made.data / "test.csv", "--output", output)
+    status, out, _ = tfserve_(
+        "evaluate", made.model, made.data / "test.csv", "--output", output, "--precision", "fp32"
+    )
     trained = json.loads((made.output / "metrics.json").read_text("utf-8"))
     assert status == 0
     assert json.loads(out) == trained["test"]
@@ -352,6 +358,61 @@ def test_evaluate_prints_the_test_metrics_of_training(
     written = lines((made.output / "test_predictions.jsonl").read_text("utf-8"))
     assert [a["pred"] for a in answers] == [w["pred"] for w in written]
     assert len(answers) == 8
+
+    assert (output / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_two_models_are_compared(tfserve_: Command, tmp_path: Path) -> None:
+    one = ready.ready("classif")
+    other = shutil.copytree(one.model, tmp_path / "other")
+    file, output = one.data / "test.csv", tmp_path / "compared"
+    status, out, _ = tfserve_("evaluate", one.model, file, "--compare", other, "--output", output)
+    assert status == 0
+    told = json.loads(out)
+    assert list(told["models"]) == [str(one.model), str(other)]
+    same = told["differences"]["accuracy"]
+    assert same["one"] == same["other"] == told["models"][str(other)]["accuracy"]
+    assert (same["interval"], same["p"], same["significant"]) == ([0, 0], 1, False)
+    assert "model or other?" in (output / "report.html").read_text("utf-8")
+    ner = ready.ready("ner").model
+    status, out, err = tfserve_("evaluate", one.model, file, "--compare", ner)
+    assert (status, out) == (1, "")
+    assert f"{one.model} is a model for classif, {ner} one for ner" in err
+
+
+# --- explore ------------------------------------------------------------------------------------
+
+
+def test_explore_writes_a_page_and_says_what_matters(tfserve_: Command, tmp_path: Path) -> None:
+    data, page = ready.ready("classif").data, tmp_path / "page.html"
+    status, out, err = tfserve_("explore", data, "--task_name", "classif", "--output", page)
+    assert (status, err) == (0, "")
+    assert "train: 24 rows in " in out and out.endswith(f"page: {page}\n")
+    assert re.search(
+        r"^\d+ rows of dev and test nearly repeat one of an earlier split$", out, re.MULTILINE
+    )
+    assert "What is in data?" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "found no rows"),
+        ([("one text", "a"), ("another text", "a")], "found one label only"),
+        ([("one text", ""), ("another text", "")], "empty cell"),
+    ],
+    ids=["empty", "one class", "no labels"],
+)
+def test_explore_of_bad_tables_says_why(
+    rows: list[tuple[str, str]], says: str, tfserve_: Command, tmp_path: Path
+) -> None:
+    tiny.table(tmp_path / "data" / "train.csv", rows, ("text", "labels"))
+    page = tmp_path / "page.html"
+    given = ("explore", tmp_path / "data", "--task_name", "classif", "--output", page)
+    status, out, _ = tfserve_(*given)
+    assert status == 1
+    assert says in out
+    assert page.exists() == (says == "found one label only")
 
 
 # --- predict ------------------------------------------------------------------------------------

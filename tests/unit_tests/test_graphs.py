@@ -60,7 +60,10 @@ def _same_as_torch(engine: str, folder: Path, graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("engine", GRAPHS)
-def test_lanes_give_the_same_as_a_batch_alone(engine: str, trained: Trained, graph: Graph) -> None:
+def test_lanes_give_the_same_as_a_batch_alone(
+    engine: str, trained: Trained, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a lane for each, where there are two cores
     folder = trained("classif")
     loaded = engines.load(engine, graph(engine, folder), "fp32")
     batches = [batch(folder, [text]) for text in TEXTS] * 4

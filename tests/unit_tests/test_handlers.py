@@ -425,7 +425,7 @@ ERRORS: list[tuple[str | bytes, str | None, str | None, type[TfserveError], str,
     ('{"data": ["a"], "parameters": {"top_k": 0}}', JSON, JSON, ParameterError,
      "parameters.value", 400, "at least 1"),
     ('{"data": ["a"], "parameters": {"threshold": 0.5}}', JSON, JSON, ParameterError,
-     "parameters.unknown", 400, "threshold"),
+     "parameters.value", 400, "threshold: expected none for 4 labels"),
 ]  # fmt: skip
 
 

@@ -384,7 +384,7 @@ def test_the_client_asks_for_any_number(client: Client, loaded: Loaded) -> None:
     assert [len(answer["scores"]) for answer in found] == [1] * 250
     [bad] = asking.predict(url, [{"title": "a"}])
     assert bad["error"]["code"] == "record.field_missing"
-    with pytest.raises(EndpointError, match="classif understands"):
+    with pytest.raises(EndpointError, match="expected none for 4 labels"):
         asking.predict(url, ["a"], {"threshold": 0.5})
 
 
@@ -662,4 +662,4 @@ def test_a_setting_that_the_task_does_not_understand_ends_it(
     command = ["serve", str(trained("classif")), "--port", "0"]
     process = Process(command, tmp_path / "log", environment=given)
     assert process.wait() == 1
-    assert "classif understands top_k, scores, on_error" in process.err
+    assert "threshold: expected none for 4 labels" in process.err

@@ -206,4 +206,5 @@ def hparams(task: str, folder: Path, **more: Any) -> dict[str, Any]:
     """A run of a few steps."""
     return {"task_name": task, "model_name": str(folder), "max_steps": 4, "eval_steps": 2,
             "per_device_train_batch_size": 4, "learning_rate": 1e-3, "precision": "fp32",
+            "report": False,
             **more}  # fmt: skip

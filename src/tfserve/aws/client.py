@@ -37,7 +37,7 @@ def predict(
 
     Parameters
     ----------
-    parameters : ``top_k``, ``scores``, ``threshold``; ``on_error`` is ``record`` unless given
+    parameters : of the request (see README); ``on_error`` is ``record`` unless given
     client : boto3's for ``sagemaker-runtime``; by default one of the default session
     workers : requests at a time
     max_bytes, max_records : bounds of a request: real-time endpoints take 6 MB and 60 seconds,

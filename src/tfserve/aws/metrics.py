@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfserve import tasks
 from tfserve.errors import HParamsError
-from tfserve.tasks.base import MINIMISED
+from tfserve.tasks.base import CALIBRATION, MINIMISED
 
 TRAINING = ("loss", "learning_rate", "samples_per_second", "epoch")
 NUMBER = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?|nan|-?inf)"
@@ -16,7 +16,9 @@ def metric_definitions(task_name: str) -> list[dict[str, str]]:
     ``eval_…`` are the metrics of each evaluation on dev, ``best_eval_…`` those of the model that is
     kept, the others come from training. Both SDKs take them as they are.
     """
-    evaluated = ("loss", *tasks.get(task_name).metric_names)
+    task = tasks.get(task_name)
+    probabilities = CALIBRATION if "scores" in task.parameters else ()
+    evaluated = ("loss", *task.metric_names, *probabilities)
     names = (
         *(f"best_eval_{name}" for name in evaluated),
         *(f"eval_{name}" for name in evaluated),

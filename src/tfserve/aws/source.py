@@ -15,6 +15,7 @@ from tfserve.artifact import CONTAINERS_OWN, VENDORED, storing, vendor
 from tfserve.errors import StorageError
 
 ENTRY_POINT = "train.py"
+EXTRAS = ("train", "report")
 TRAIN = '''"""The entry point of a training job."""
 
 from tfserve.job import main
@@ -49,5 +50,5 @@ def requirements() -> list[str]:
         f"{r.name}{r.specifier}"
         for r in wanted
         if r.name not in (*CONTAINERS_OWN, *VENDORED)
-        and (r.marker is None or r.marker.evaluate({"extra": "train"}))
+        and (r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in EXTRAS))
     )

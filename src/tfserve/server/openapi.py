@@ -12,12 +12,12 @@ from tfserve.server.service import Service
 from tfserve.tasks.base import NUMBER, TEXT, Schema, array_of, object_of
 
 VISIBLE = {**TEXT, "minLength": 1, "pattern": "\\S"}
-
-
+SHARE: Schema = {**NUMBER, "minimum": 0, "maximum": 1}
 PARAMETERS: dict[str, tuple[Schema, str]] = {
     "top_k": ({"type": "integer", "minimum": 1}, "the scores of so many labels, best first"),
     "scores": ({"type": "boolean"}, "the scores of all labels"),
-    "threshold": ({**NUMBER, "minimum": 0, "maximum": 1}, "the score from which a label is given"),
+    "threshold": (SHARE, "the probability from which a label is given, instead of the model's own"),
+    "abstain": (SHARE, "the probability under which no label is given: `pred` is null"),
     "on_error": (
         {"type": "string", "enum": ["raise", "record"]},
         "whether a bad record refuses the request, or is answered with its error",
@@ -42,7 +42,8 @@ def document(app: FastAPI, service: Service) -> Schema:
     task = manifest.task if manifest else ""
     # The document wants no key, and records are for those who have one.
     golden = manifest.golden if manifest and not service.settings.api_keys else []
-    understood = (*tasks.get(task).parameters, "on_error") if task else tuple(PARAMETERS)
+    known = service.processor.task.understood if service.processor else ()
+    understood = (*known, "on_error") if task else tuple(PARAMETERS)
     record: Schema = object_of(["text"], text=VISIBLE)
     if manifest and manifest.use_bbox:
         box = {"type": "integer", "minimum": 0, "maximum": 1000}

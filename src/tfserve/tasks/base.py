@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfserve.errors import HParamsError, ParameterError
+from tfserve.hparams import HParams
 from tfserve.records import Record
+from tfserve.tallies import Tally
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,6 +30,12 @@ Schema = dict[str, Any]
 
 MINIMISED = ("loss", "mse", "rmse", "mae")
 """Metrics of which less is better."""
+
+CALIBRATION = ("ece", "ece_uncalibrated")
+"""The calibration error on dev, and what it was before temperatures; of tasks with scores."""
+
+CHOICES = ("threshold_for", "positive_label", "abstain")
+"""Hyperparameters that only some tasks know: what they do with their probabilities."""
 
 NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
@@ -64,13 +72,15 @@ class Parameters:
     ----------
     top_k : give the scores of the ``top_k`` best labels
     scores : give the scores of all labels
-    threshold : probability from which a label of a multilabel model is given, 0..1
+    threshold : probability from which a label is given, instead of the model's own, 0..1
+    abstain : probability under which none is, 0..1
     on_error : ``raise``: one bad record refuses the request; ``record``: it costs itself alone
     """
 
     top_k: int | None = None
     scores: bool = False
     threshold: float | None = None
+    abstain: float | None = None
     on_error: str = "raise"
 
     @classmethod
@@ -103,6 +113,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "top_k": (lambda v: v is None or is_count(v), "a whole number of at least 1"),
     "scores": (lambda v: isinstance(v, bool), "true or false"),
     "threshold": (lambda v: v is None or _is_share(v), "a number from 0 to 1"),
+    "abstain": (lambda v: v is None or _is_share(v), "a number from 0 to 1"),
     "on_error": (lambda v: v in ("raise", "record"), "raise or record"),
 }
 """Parameter → whether a value is one of its, and what is expected."""
@@ -120,6 +131,7 @@ class Task(ABC):
     metric : the dev metric that chooses the best model, unless a run names another
     metric_names : the metrics there are, those per label aside
     parameters : names of the request parameters that mean something here
+    choices : of ``CHOICES`` those that do
     answer_schema : of what answers a record
     """
 
@@ -130,6 +142,7 @@ class Task(ABC):
     metric: ClassVar[str]
     metric_names: ClassVar[tuple[str, ...]]
     parameters: ClassVar[tuple[str, ...]] = ()
+    choices: ClassVar[tuple[str, ...]] = ()
     answer_schema: ClassVar[Schema]
 
     labels: tuple[str, ...]
@@ -187,8 +200,44 @@ class Task(ABC):
         words of which the model saw nothing."""
 
     @abstractmethod
+    def tally(self, gold: Sequence[Any], answers: Sequence[Answer]) -> Tally:
+        """What each row adds to the metrics."""
+
     def metrics(self, gold: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
-        """Metrics by name; nested dicts hold those per label."""
+        """Metrics by name; ``per_label`` holds those of each label."""
+        tally = self.tally(gold, answers)
+        scores, by_label = tally.scores(), tally.by_label()
+        found: dict[str, Any] = {name: scores[name] for name in self.metric_names}
+        return {**found, "per_label": by_label} if by_label else found
+
+    @property
+    def understood(self) -> tuple[str, ...]:
+        """Of ``parameters`` those that mean something to this label space."""
+        return self.parameters
+
+    def check(self, parameters: Parameters) -> None:
+        """Raise ParameterError for what means nothing to this label space."""
+        for name in self.parameters:
+            if name not in self.understood and getattr(parameters, name) is not None:
+                expected = f"expected none for {len(self.labels)} labels: it decides between two"
+                raise ParameterError("parameters.value", f"{name}: {expected}", field=name)
+
+    def check_hparams(self, hp: HParams) -> None:
+        """Raise HParamsError for a choice that means nothing to this label space."""
+        for name in CHOICES:
+            if getattr(hp, name) is not None and name not in self.choices:
+                raise HParamsError("hparams.value", f"{name}: {self.name} has none")
+
+    def calibrated(self, logits: Sequence[Array], labels: Sequence[Any], hp: HParams) -> Self:
+        """The same task with temperatures, and thresholds as chosen, that suit these rows.
+
+        ``logits`` as ``decode`` takes them, of rows that were not trained on.
+        """
+        return self
+
+    def calibration_error(self, logits: Sequence[Array], labels: Sequence[Any]) -> float | None:
+        """Of the probabilities of such rows; None where there are none."""
+        return None
 
     @property
     def all_scores(self) -> dict[str, Any]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfserve.errors import RecordError
+from tfserve.calibration import (
+    Aim,
+    softmax_loss,
+    temperature,
+    thresholds,
+    top_error,
+)
+from tfserve.errors import HParamsError, RecordError
+from tfserve.hparams import HParams
 from tfserve.records import Record
+from tfserve.tallies import Labels
 from tfserve.tasks.base import (
     LABEL_SCORES,
     NUMBER,
-    TEXT,
     Answer,
     Array,
     Parameters,
@@ -37,15 +45,30 @@ IGNORED = -100
 @register("classif")
 @dataclass(frozen=True)
 class Classif(Task):
-    """Labels are strings, in sorted order; a label's place is its id."""
+    """Labels are strings, in sorted order; a label's place is its id.
+
+    Attributes
+    ----------
+    temperature : divides logits
+    positive : of two labels the one that thresholds are about: the rarer one in train
+    threshold : probability from which ``positive`` is given; None: the likelier label is
+    abstain : probability under which no label is given
+    """
 
     problem_type = "single_label_classification"
     metric = "f1_macro"
     metric_names = ("accuracy", "f1_macro", "f1_weighted")
-    parameters = ("top_k", "scores")
-    answer_schema = object_of(["pred", "proba"], pred=TEXT, proba=NUMBER, scores=LABEL_SCORES)
+    parameters = ("top_k", "scores", "threshold", "abstain")
+    choices = ("threshold_for", "positive_label", "abstain")
+    answer_schema = object_of(
+        ["pred", "proba"], pred={"type": ["string", "null"]}, proba=NUMBER, scores=LABEL_SCORES
+    )
 
     labels: tuple[str, ...]
+    temperature: float = 1.0
+    positive: str | None = None
+    threshold: float | None = None
+    abstain: float | None = None
 
     @classmethod
     def parse_label(cls, cell: Any, record: Record) -> str:
@@ -59,7 +82,8 @@ class Classif(Task):
 
     @classmethod
     def fit(cls, labels: Sequence[str]) -> Self:
-        space = tuple(sorted(set(labels)))
+        counts = Counter(labels)
+        space = tuple(sorted(counts))
         if len(space) < 2:
             raise RecordError(
                 "label.one_only",
@@ -67,7 +91,8 @@ class Classif(Task):
                 "expected at least two to tell apart",
                 field="labels",
             )
-        return cls(space)
+        positive = min(space, key=lambda label: counts[label]) if len(space) == 2 else None
+        return cls(space, positive=positive)
 
     @classmethod
     def strata(cls, labels: Sequence[str]) -> Sequence[Hashable]:
@@ -81,7 +106,10 @@ class Classif(Task):
         return self.unseen(self.labels, labels)
 
     def state(self) -> dict[str, Any]:
-        return {"labels": list(self.labels)}
+        return {
+            "labels": list(self.labels), "temperature": self.temperature,
+            "positive": self.positive, "threshold": self.threshold, "abstain": self.abstain,
+        }  # fmt: skip
 
     def target(self, label: str) -> Array:
         return np.int64(self.labels.index(label) if label in self.labels else IGNORED)  # type: ignore[return-value]
@@ -98,25 +126,73 @@ class Classif(Task):
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
     ) -> list[Answer]:
+        threshold = either(parameters.threshold, self.threshold)
+        abstain = either(parameters.abstain, self.abstain)
+        positive = self.labels.index(self.positive or self.labels[-1])
         answers = []
-        for row in softmax(np.stack(logits)):
+        for row in softmax(np.stack(logits) / self.temperature):
             best = int(row.argmax())
-            answer: Answer = {"pred": self.labels[best], "proba": rounded(row[best])}
-            if (scores := ranked_scores(self.labels, row, parameters)) is not None:
+            if threshold is not None and len(self.labels) == 2:
+                best = positive if row[positive] >= threshold else 1 - positive
+            given = abstain is None or row[best] >= abstain
+            pred = self.labels[best] if given else None
+            answer: Answer = {"pred": pred, "proba": rounded(row[best])}
+            asked = parameters if given else replace(parameters, scores=True)
+            if (scores := ranked_scores(self.labels, row, asked)) is not None:
                 answer["scores"] = scores
             answers.append(answer)
         return answers
 
-    def metrics(self, gold: Sequence[str], answers: Sequence[Answer]) -> dict[str, Any]:
-        from sklearn.metrics import accuracy_score, f1_score
+    @property
+    def understood(self) -> tuple[str, ...]:
+        return tuple(n for n in self.parameters if n != "threshold" or len(self.labels) == 2)
 
-        predicted = [answer["pred"] for answer in answers]
-        return {
-            "accuracy": float(accuracy_score(gold, predicted)),
-            "f1_macro": float(f1_score(gold, predicted, average="macro", zero_division=0)),
-            "f1_weighted": float(f1_score(gold, predicted, average="weighted", zero_division=0)),
-            "per_label": per_label(gold, predicted, sorted({*gold, *predicted})),
-        }
+    def check_hparams(self, hp: HParams) -> None:
+        for name in ("threshold_for", "positive_label"):
+            if getattr(hp, name) is not None and len(self.labels) != 2:
+                raise HParamsError(
+                    "hparams.value",
+                    f"{name}: expected none for {len(self.labels)} labels: a threshold decides "
+                    "between two",
+                )
+        if hp.positive_label not in (None, *self.labels):
+            raise HParamsError(
+                "hparams.value",
+                f"positive_label: found {hp.positive_label!r}; train has {', '.join(self.labels)}",
+            )
+        if hp.threshold_for is not None:
+            Aim.parse(hp.threshold_for)
+
+    def calibrated(self, logits: Sequence[Array], labels: Sequence[str], hp: HParams) -> Self:
+        rows, targets = self._known(logits, labels)
+        if not len(rows):
+            return self
+        chosen = replace(
+            self,
+            temperature=temperature(softmax_loss(rows, targets)),
+            positive=hp.positive_label or self.positive,
+            abstain=hp.abstain,
+        )
+        if hp.threshold_for is None:
+            return chosen
+        place = self.labels.index(chosen.positive or self.labels[-1])
+        given = softmax(rows / chosen.temperature)[:, [place]]
+        [threshold] = thresholds(given, (targets == place)[:, None], Aim.parse(hp.threshold_for))
+        return replace(chosen, threshold=threshold)
+
+    def calibration_error(self, logits: Sequence[Array], labels: Sequence[str]) -> float:
+        rows, targets = self._known(logits, labels)
+        return top_error(softmax(rows / self.temperature), targets)
+
+    def _known(self, logits: Sequence[Array], labels: Sequence[str]) -> tuple[Array, Array]:
+        """Logits and label ids of the rows whose label is known."""
+        targets = np.array([self.target(label) for label in labels])
+        return np.stack(logits)[targets != IGNORED], targets[targets != IGNORED]
+
+    def tally(self, gold: Sequence[str], answers: Sequence[Answer]) -> Labels:
+        # No label is never right.
+        given = [{(answer["pred"],)} if answer["pred"] is not None else set() for answer in answers]
+        return Labels([{(label,)} for label in gold], given)
 
     def class_weights(self, spec: str | Mapping[str, float], labels: Sequence[str]) -> Array:
         if not isinstance(spec, str):
@@ -126,22 +202,14 @@ class Classif(Task):
         return np.array(balanced, dtype=np.float32)
 
 
+def either(asked: float | None, own: float | None) -> float | None:
+    """What a request asks for, or what the model has."""
+    return own if asked is None else asked
+
+
 def unquoted(cell: str) -> str:
     """A cell without the double quotes that a CSV writer puts around it."""
     cell = cell.strip()
     if len(cell) >= 2 and cell[0] == cell[-1] == '"':
         return cell[1:-1].replace('""', '"').strip()
     return cell
-
-
-def per_label(truth: Any, predicted: Any, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and support by label; truth holds labels or is an indicator matrix."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    keys: Any = labels if isinstance(truth[0], str) else range(len(labels))
-    columns = precision_recall_fscore_support(truth, predicted, labels=keys, zero_division=0)
-    names = ("precision", "recall", "f1", "support")
-    return {
-        label: dict(zip(names, map(float, row), strict=True))
-        for label, row in zip(labels, zip(*columns, strict=True), strict=True)
-    }

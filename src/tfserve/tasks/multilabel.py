@@ -5,13 +5,22 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.calibration import (
+    Aim,
+    calibration_error,
+    sigmoid_loss,
+    temperature,
+    thresholds,
+)
 from tfserve.errors import RecordError
+from tfserve.hparams import HParams
 from tfserve.records import Record
+from tfserve.tallies import Labels
 from tfserve.tasks.base import (
     LABEL_SCORES,
     NUMBER,
@@ -27,12 +36,15 @@ from tfserve.tasks.base import (
     register,
     rounded,
 )
-from tfserve.tasks.classif import per_label, unquoted
+from tfserve.tasks.classif import unquoted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 THRESHOLD = 0.5
+AIM = "f1_micro"
+"""Of thresholds, unless a run has another; it is the task's metric."""
+
 MAX_BALANCED_WEIGHT = 20.0
 """A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
 
@@ -40,17 +52,25 @@ MAX_BALANCED_WEIGHT = 20.0
 @register("multilabel-classif")
 @dataclass(frozen=True)
 class MultilabelClassif(Task):
-    """Labels are strings, in sorted order; a row's label is the tuple of its labels."""
+    """Labels are strings, in sorted order; a row's label is the tuple of its labels.
+
+    Attributes
+    ----------
+    temperatures, thresholds : of each label, in their order; none: 1, and 0.5
+    """
 
     problem_type = "multi_label_classification"
     metric = "f1_micro"
     metric_names = ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy")
     parameters = ("top_k", "scores", "threshold")
+    choices = ("threshold_for",)
     answer_schema = object_of(
         ["pred", "proba"], pred=array_of(TEXT), proba=array_of(NUMBER), scores=LABEL_SCORES
     )
 
     labels: tuple[str, ...]
+    temperatures: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
     def parse_label(cls, cell: Any, record: Record) -> tuple[str, ...]:
@@ -90,7 +110,8 @@ class MultilabelClassif(Task):
         return dict(sorted(Counter(label for row in labels for label in row).items()))
 
     def state(self) -> dict[str, Any]:
-        return {"labels": list(self.labels)}
+        return {"labels": list(self.labels), "temperatures": list(self.temperatures),
+                "thresholds": list(self.thresholds)}  # fmt: skip
 
     def target(self, label: tuple[str, ...]) -> Array:
         return np.array([name in label for name in self.labels], dtype=np.float32)
@@ -108,10 +129,12 @@ class MultilabelClassif(Task):
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
     ) -> list[Answer]:
-        threshold = THRESHOLD if parameters.threshold is None else parameters.threshold
+        own = np.array(self.thresholds or THRESHOLD)
+        threshold = own if parameters.threshold is None else np.array(parameters.threshold)
         answers = []
-        for row in 1 / (1 + np.exp(-np.stack(logits).astype(np.float64))):
-            chosen = [i for i in np.argsort(-row, kind="stable") if row[i] >= threshold]
+        for row in self._probabilities(logits):
+            given = row >= threshold
+            chosen = [i for i in np.argsort(-row, kind="stable") if given[i]]
             answer: Answer = {
                 "pred": [self.labels[i] for i in chosen],
                 "proba": [rounded(row[i]) for i in chosen],
@@ -121,30 +144,36 @@ class MultilabelClassif(Task):
             answers.append(answer)
         return answers
 
-    def metrics(self, gold: Sequence[tuple[str, ...]], answers: Sequence[Answer]) -> dict[str, Any]:
-        from sklearn.metrics import accuracy_score, f1_score
+    def check_hparams(self, hp: HParams) -> None:
+        super().check_hparams(hp)
+        Aim.parse(hp.threshold_for or AIM)
 
-        predicted = [answer["pred"] for answer in answers]
-        space = sorted(set(self.labels).union(*gold))
-        # A last column that is always empty and does not count: scikit-learn takes a single column
-        # for another kind of problem.
-        truth, guess = (
-            np.array([[*(label in row for label in space), False] for row in rows], dtype=int)
-            for rows in (gold, predicted)
+    def calibrated(
+        self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]], hp: HParams
+    ) -> Self:
+        rows, truth = np.stack(logits), np.stack([self.target(label) for label in labels])
+        usual = temperature(sigmoid_loss(rows, truth))
+        heats = tuple(
+            temperature(sigmoid_loss(*column), usual)
+            for column in zip(rows.T, truth.T, strict=True)
         )
+        aim = Aim.parse(hp.threshold_for or AIM)
+        chosen = thresholds(sigmoid(rows / np.array(heats)), truth, aim)
+        return replace(self, temperatures=heats, thresholds=tuple(chosen))
 
-        def f1(average: str, empty: float = 0) -> float:
-            labels = range(len(space))
-            score = f1_score(truth, guess, labels=labels, average=average, zero_division=empty)
-            return float(score)
+    def calibration_error(
+        self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]]
+    ) -> float:
+        """Over all labels of all rows."""
+        truth = np.stack([self.target(label) for label in labels])
+        return calibration_error(self._probabilities(logits).ravel(), truth.ravel())
 
-        return {
-            "f1_micro": f1("micro"),
-            "f1_macro": f1("macro"),
-            "f1_samples": f1("samples", empty=1),  # no label where there is none is right
-            "subset_accuracy": float(accuracy_score(truth, guess)),
-            "per_label": per_label(truth, guess, space),
-        }
+    def _probabilities(self, logits: Sequence[Array]) -> Array:
+        return sigmoid(np.stack(logits) / np.array(self.temperatures or 1.0))
+
+    def tally(self, gold: Sequence[tuple[str, ...]], answers: Sequence[Answer]) -> Labels:
+        given = [{(label,) for label in answer["pred"]} for answer in answers]
+        return Labels([{(label,) for label in row} for row in gold], given, self.labels)
 
     def class_weights(
         self, spec: str | Mapping[str, float], labels: Sequence[tuple[str, ...]]
@@ -155,6 +184,11 @@ class MultilabelClassif(Task):
         counts = self.label_counts(labels)
         ratios = [(len(labels) - counts[label]) / counts[label] for label in self.labels]
         return np.clip(ratios, 1.0, MAX_BALANCED_WEIGHT).astype(np.float32)
+
+
+def sigmoid(logits: Array) -> Array:
+    """In float64."""
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))))
 
 
 def split_labels(cell: str) -> list[str]:

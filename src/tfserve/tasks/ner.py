@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.calibration import softmax_loss, temperature, top_error
 from tfserve.errors import RecordError
+from tfserve.hparams import HParams
 from tfserve.records import Record
+from tfserve.tallies import Labels
 from tfserve.tasks.base import (
     LABEL_SCORES,
     NUMBER,
@@ -56,7 +59,12 @@ ENTITY = object_of(
 @register("ner")
 @dataclass(frozen=True)
 class Ner(Task):
-    """Labels are ``O`` and, for each type in sorted order, ``B-type`` and ``I-type``."""
+    """Labels are ``O`` and, for each type in sorted order, ``B-type`` and ``I-type``.
+
+    Attributes
+    ----------
+    temperatures : that divides a word's logits, by the tag that is its likeliest; none: 1
+    """
 
     auto_model = "AutoModelForTokenClassification"
     per_word = True
@@ -72,6 +80,7 @@ class Ner(Task):
     )
 
     labels: tuple[str, ...]
+    temperatures: tuple[float, ...] = ()
 
     @classmethod
     def parse_label(cls, cell: Any, record: Record) -> tuple[str, ...]:
@@ -116,7 +125,7 @@ class Ner(Task):
         return dict(sorted(begun.items()))
 
     def state(self) -> dict[str, Any]:
-        return {"labels": list(self.labels)}
+        return {"labels": list(self.labels), "temperatures": list(self.temperatures)}
 
     def target(self, label: tuple[str, ...]) -> Array:
         ids = {tag: i for i, tag in enumerate(self.labels)}
@@ -143,7 +152,7 @@ class Ner(Task):
 
     def _decode(self, logits: Array, record: Record, parameters: Parameters) -> Answer:
         unseen = np.asarray(np.isnan(logits).any(-1))
-        probabilities = softmax(np.where(unseen[:, None], 0.0, logits))
+        probabilities = softmax(self._cooled(np.where(unseen[:, None], 0.0, logits)))
         best = np.where(unseen, self.labels.index(OUTSIDE), probabilities.argmax(-1))
         tags = to_iob2([self.labels[i] for i in best])
         # A word of which the model saw no token is outside, with no confidence in it.
@@ -163,35 +172,43 @@ class Ner(Task):
             ]
         return answer
 
-    def metrics(self, gold: Sequence[tuple[str, ...]], answers: Sequence[Answer]) -> dict[str, Any]:
-        """Entity-level scores by seqeval's strict definition: type and both borders right."""
-        from seqeval.metrics import classification_report
-        from seqeval.scheme import IOB2
+    def _cooled(self, logits: Array) -> Array:
+        if not self.temperatures:
+            return logits
+        return np.asarray(logits / np.array(self.temperatures)[logits.argmax(-1)][:, None])
 
-        truth, guess = [list(tags) for tags in gold], [answer["pred"] for answer in answers]
+    def calibrated(
+        self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]], hp: HParams
+    ) -> Self:
+        rows, targets = self._known(logits, labels)
+        usual, likeliest = temperature(softmax_loss(rows, targets)), rows.argmax(-1)
+        alike = [likeliest == tag for tag in range(len(self.labels))]
+        heats = [temperature(softmax_loss(rows[some], targets[some]), usual) for some in alike]
+        return replace(self, temperatures=tuple(heats))
+
+    def calibration_error(
+        self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]]
+    ) -> float:
+        """Over all words."""
+        rows, targets = self._known(logits, labels)
+        return top_error(softmax(self._cooled(rows)), targets)
+
+    def _known(
+        self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]]
+    ) -> tuple[Array, Array]:
+        """Logits and tag ids of the words that the model saw and whose tag is known."""
+        rows, targets = np.concatenate(logits), np.concatenate([self.target(row) for row in labels])
+        known = (targets != IGNORED) & ~np.isnan(rows).any(-1)
+        return rows[known], targets[known]
+
+    def tally(self, gold: Sequence[tuple[str, ...]], answers: Sequence[Answer]) -> Labels:
+        """An entity is right where its type and both its borders are."""
+        given = [answer["pred"] for answer in answers]
         words = [
-            a == b for x, y in zip(truth, guess, strict=True) for a, b in zip(x, y, strict=True)
+            (sum(a == b for a, b in zip(*pair, strict=True)), len(pair[0]))
+            for pair in zip(gold, given, strict=True)
         ]
-        accuracy = float(np.mean(words))
-        if not any(tag != OUTSIDE for tags in (*truth, *guess) for tag in tags):
-            # Nothing to find and nothing found; seqeval cannot report on no entity.
-            return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "word_accuracy": accuracy,
-                    "per_type": {}}  # fmt: skip
-        report = classification_report(
-            truth, guess, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
-        )
-        micro, names = report["micro avg"], ("precision", "recall", "f1-score", "support")
-        return {
-            "precision": float(micro["precision"]),
-            "recall": float(micro["recall"]),
-            "f1": float(micro["f1-score"]),
-            "word_accuracy": accuracy,
-            "per_type": {
-                kind: {name.removesuffix("-score"): float(row[name]) for name in names}
-                for kind, row in report.items()
-                if not kind.endswith(" avg")  # no type holds a space
-            },
-        }
+        return Labels(list(map(_units, gold)), list(map(_units, given)), words=np.array(words))
 
     def class_weights(
         self, spec: str | Mapping[str, float], labels: Sequence[tuple[str, ...]]
@@ -207,6 +224,10 @@ class Ner(Task):
             tags = [tag for tag in self.labels if tag[2:] == name and tag != OUTSIDE] or [name]
             by_tag.update(dict.fromkeys(tags, weight))
         return given_weights(by_tag, self.labels)
+
+
+def _units(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    return {(kind or "", first, last) for first, last, kind in entities(tags)}
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from tfserve.errors import RecordError
 from tfserve.records import Record
+from tfserve.tallies import Numbers
 from tfserve.tasks.base import NUMBER, Answer, Array, Parameters, Task, object_of, register
 
 if TYPE_CHECKING:
@@ -102,22 +103,8 @@ class Regression(Task):
         values = np.stack(logits)[:, 0].astype(np.float64) * self.std + self.mean
         return [{"pred": float(f"{value:.7g}")} for value in values]
 
-    def metrics(self, gold: Sequence[float], answers: Sequence[Answer]) -> dict[str, Any]:
-        from scipy.stats import pearsonr, spearmanr
-        from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-
-        predicted = [answer["pred"] for answer in answers]
-        mse = float(mean_squared_error(gold, predicted))
-        # Without two different values on either side a correlation is not defined.
-        defined = len(set(gold)) > 1 and len(set(predicted)) > 1
-        return {
-            "mse": mse,
-            "rmse": math.sqrt(mse),
-            "mae": float(mean_absolute_error(gold, predicted)),
-            "r2": float(r2_score(gold, predicted)) if len(set(gold)) > 1 else 0.0,
-            "pearson": float(pearsonr(gold, predicted).statistic) if defined else 0.0,
-            "spearman": float(spearmanr(gold, predicted).statistic) if defined else 0.0,
-        }
+    def tally(self, gold: Sequence[float], answers: Sequence[Answer]) -> Numbers:
+        return Numbers(np.array(gold), np.array([answer["pred"] for answer in answers]))
 
     def distance(self, one: Answer, other: Answer) -> float:
         """In standard deviations of the target."""

@@ -3,7 +3,8 @@
 ``train`` is the story; its chapters are ``pretrained`` (where a model comes from), ``examples``
 (rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``vocabulary`` (the
 embeddings that are trained), ``processes`` (several that train one model), ``checkpoints`` (killed
-and resumed, bit for bit) and ``logs`` (what is printed and drawn).
+and resumed, bit for bit), ``logs`` (what is printed and drawn), ``results`` (what is left behind)
+and ``card`` (the model card).
 """
 
 from __future__ import annotations
@@ -13,27 +14,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonlines
-
 from tfserve import artifact, tables, tasks
 from tfserve.artifact import Manifest, storing
-from tfserve.codecs import dumps
 from tfserve.encoding import Encoder
 from tfserve.errors import missing_extra
 from tfserve.hparams import HParams
-from tfserve.predictor import load
 from tfserve.records import Record
 from tfserve.tables import Table, Tables
 from tfserve.tasks import Task
 
 try:
     import accelerate  # noqa: F401
-    import sklearn  # noqa: F401
+    import scipy  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
 except ImportError as error:
     raise missing_extra(error.name or "torch", "train") from None
 
+from tfserve.training import results
 from tfserve.training.examples import Examples
 from tfserve.training.loop import Loop
 from tfserve.training.pretrained import Pretrained
@@ -63,7 +61,8 @@ def train(
     train_dir : a folder with ``train``, ``dev`` and ``test`` tables, or train's channel or file
     model_dir : where the model directory is written
     dev_dir, test_dir : the other channels, where they are not in ``train_dir``
-    output_dir : ``metrics.json`` and ``test_predictions.jsonl``; by default ``<model_dir>-output``
+    output_dir : ``metrics.json``, ``test_predictions.jsonl`` and ``report/``, which is also in
+        ``model_dir``; by default ``<model_dir>-output``
     checkpoint_dir : where a killed run resumes from; by default ``<output_dir>/checkpoints``, which
         is removed when training has finished, while a folder of yours is left as it is
     tensorboard_dir : TensorBoard events; by default ``<output_dir>/tensorboard``
@@ -105,10 +104,11 @@ def train(
         checkpoint_dir=checkpoints,
     )
     dev_metrics = loop.run()
+    metrics: dict[str, Any] = {}
     if loop.is_main:
         manifest = Manifest(
             task=hp.task_name,
-            task_state=task.state(),
+            task_state=loop.task.state(),
             model_type=pretrained.model_type,
             pad_token_id=pretrained.pad_token_id,
             max_length=encoder.max_length,
@@ -116,6 +116,8 @@ def train(
             long_text=hp.long_text,
             use_bbox=hp.use_bbox,
             metrics={"dev": dev_metrics},
+            history=loop.state.history,
+            data=described(data, task),
             golden=loop.golden(golden_records(data.dev)),
             hparams=hp.as_dict(),
             versions=artifact.installed_versions(PACKAGES),
@@ -126,12 +128,7 @@ def train(
             write_weights=loop.write_weights,
             tokenizer_files=pretrained.tokenizer_files(),
         )
-    metrics = {"dev": dev_metrics}
-    if data.test is not None and loop.is_main:
-        metrics["test"] = _test(data.test, model_dir, output)
-    if loop.is_main:
-        with storing(output):
-            _write_results(output, metrics, loop, data, hp)
+        metrics = results.write(Path(model_dir), output, data, hp, loop.state, dev_metrics)
         if checkpoint_dir is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
     metrics = loop.processes.from_main(metrics)
@@ -158,22 +155,11 @@ def golden_records(dev: Table) -> list[Record]:
     return short[:GOLDEN_RECORDS]
 
 
-def _test(test: Table, model_dir: Path | str, output: Path) -> dict[str, Any]:
-    """Metrics of the test table and its predictions, by the model as it was saved."""
-    predictor = load(model_dir)
-    answers = list(predictor.stream(test.records))
-    with (
-        storing(output),
-        jsonlines.open(output / "test_predictions.jsonl", "w", dumps=dumps) as file,
-    ):
-        for row, answer in zip(test.rows, answers, strict=True):
-            file.write({"text": row.record.text, **answer, "labels": row.label})
-    return predictor.task.metrics(test.labels, answers)
-
-
-def _write_results(
-    output: Path, metrics: Mapping[str, Any], loop: Loop, data: Tables, hp: HParams
-) -> None:
-    rows = {name: len(table.rows) for name, table in data.items()}
-    results = {**metrics, "history": loop.state.history, "rows": rows, "hparams": hp.as_dict()}
-    artifact.write_json(output / "metrics.json", results)
+def described(data: Tables, task: Task) -> dict[str, Any]:
+    """What the manifest keeps of the data."""
+    told: dict[str, Any] = {
+        name: {"rows": len(table.rows), "fingerprint": table.fingerprint}
+        for name, table in data.items()
+    }
+    told["train"]["labels"] = task.label_counts(data.train.labels)
+    return told

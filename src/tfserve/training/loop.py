@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from tfserve.predictor import Predictor
 from tfserve.processing import Prepared
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
-from tfserve.tasks.base import MINIMISED, Answer, Array
+from tfserve.tasks.base import CALIBRATION, MINIMISED, Answer, Array
 from tfserve.training.checkpoints import Checkpoints, State, Stop
 from tfserve.training.examples import Examples
 from tfserve.training.logs import Logs, numbers
@@ -45,6 +45,9 @@ EVAL_STEPS = 500
 BASE_RATE, BASE_WIDTH = 5e-5, 768
 """The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one."""
 
+Evaluated = tuple[dict[str, Any], Task]
+"""Metrics on dev, and the task as it was calibrated there."""
+
 
 class Loop:
     """One training run.
@@ -52,6 +55,7 @@ class Loop:
     Attributes
     ----------
     state : where the run stands
+    task : after ``run`` as it was calibrated on dev
     divisor : mean over the steps of what a step's loss counts: rows, words or their weights
     is_main : whether this process writes files and logs
     """
@@ -78,6 +82,7 @@ class Loop:
                 f"metric_for_best_model: found {self.metric!r}; expected one of loss, "
                 f"{', '.join(task.metric_names)}",
             )
+        task.check_hparams(hp)
         weights = hp.class_weights and task.class_weights(hp.class_weights, train.table.labels)
         self.weights: Array | None = weights if weights is not None else None
 
@@ -115,7 +120,7 @@ class Loop:
         self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint())
         self.state = State()
         self.stop = Stop()
-        self._best_metrics: dict[str, Any] | None = None
+        self._best: Evaluated | None = None
 
     @property
     def batch_size(self) -> int:
@@ -151,9 +156,9 @@ class Loop:
         if self.is_main and self.state.best_step != self.state.step:
             self.checkpoints.load_weights(self.state.best_step, model)
         self.vocabulary.restore(model)
-        if self._best_metrics is None and self.is_main:
-            self._best_metrics = self._evaluate()
-        metrics: dict[str, Any] = self.processes.from_main(self._best_metrics or {})
+        if self.is_main and self._best is None:
+            self._best = self._evaluate()
+        metrics, self.task = cast("Evaluated", self.processes.from_main(self._best))
         logs.best(metrics, self.state.best_step)
         return metrics
 
@@ -237,14 +242,15 @@ class Loop:
         due = state.step % self.eval_steps == 0 or state.step == self.total
         if state.evaluated == state.step or not due:
             return
-        metrics = self._evaluate_in_main()
-        if metrics is None:
+        found = self._evaluate_in_main()
+        if found is None:
             self._stopped()
+        metrics = found[0]
         key = self._sort_key(metrics)
         state.evaluated = state.step
         if state.best is None or key > state.best:
             state.best, state.best_step, state.waiting = key, state.step, 0
-            self._best_metrics = metrics
+            self._best = found
         else:
             state.waiting += 1
         entry = {
@@ -257,28 +263,36 @@ class Loop:
         logs.line(state.history[-1])
         self._save()
 
-    def _evaluate_in_main(self) -> dict[str, Any] | None:
+    def _evaluate_in_main(self) -> Evaluated | None:
         """The main process's evaluation; None where a signal broke it off."""
-        metrics = None
+        found: Evaluated | None = None
         if self.is_main:
             with contextlib.suppress(KeyboardInterrupt), self.stop.interruptible():
-                metrics = self._evaluate()
-        return self.processes.from_main(metrics)
+                found = self._evaluate()
+        return self.processes.from_main(found)
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Loss and metrics on dev."""
+    def _evaluate(self) -> Evaluated:
+        """Loss and metrics on dev, and the task as it is calibrated there."""
         self.model.eval()
         prepared = Prepared.of(self.dev.encoded)
         logits = self.predictor.logits(prepared, self.predictor.run(prepared.windows))
-        answers = self.task.decode(logits, self.dev.records, Parameters())
-        metrics = self.task.metrics(self.dev.table.labels, answers)
+        labels = self.dev.table.labels
+        task = self.task.calibrated(logits, labels, self.hp)
+        answers = task.decode(logits, self.dev.records, Parameters())
+        pairs = zip(CALIBRATION, (task, self.task), strict=True)
+        errors = {name: one.calibration_error(logits, labels) for name, one in pairs}
         join = np.concatenate if self.task.per_word else np.stack
         rows, targets = join(logits), join(self.dev.row_targets)
         if self.task.per_word:
             seen = ~np.isnan(rows).any(-1)
             rows, targets = rows[seen], targets[seen]
         loss = self.task.loss_sum(torch.from_numpy(rows), torch.from_numpy(targets), None)
-        return {"loss": float(loss) / (self.task.normaliser(targets, None) or 1.0), **metrics}
+        metrics = {
+            "loss": float(loss) / (self.task.normaliser(targets, None) or 1.0),
+            **task.metrics(labels, answers),
+            **{name: error for name, error in errors.items() if error is not None},
+        }
+        return metrics, task
 
     def _sort_key(self, metrics: dict[str, Any]) -> list[float]:
         """The chosen metric, and the loss where it ties; higher is better."""
@@ -332,7 +346,8 @@ class Loop:
 
     def _fingerprint(self) -> str:
         """The same for runs of which one may go on with the other's checkpoint."""
-        digest = hashlib.sha256(json.dumps(self.hp.as_dict(), sort_keys=True).encode())
+        given = {name: value for name, value in self.hp.as_dict().items() if name != "report"}
+        digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
         digest.update(f"{self.processes.world} {self.total}".encode())
         for examples in (self.train, self.dev):
             for window, target in zip(examples.windows, examples.targets, strict=True):

@@ -104,7 +104,7 @@ function gauge(value, info) {
 export function answered(answer, record, info, took) {
   const shown = document.createDocumentFragment();
   const { pred } = answer, scores = answer.scores ?? {};
-  if (info.task_name === "classif") shown.append(make("h2", { textContent: pred }), bars(scores, [pred]));
+  if (info.task_name === "classif") shown.append(make("h2", { textContent: pred ?? "not sure enough" }), bars(scores, [pred]));
   else if (info.task_name === "multilabel-classif") {
     const chips = pred.map((label, i) => make("li", { textContent: `${label} ${percent(answer.proba[i])}` }));
     shown.append(pred.length ? make("ul", { className: "chips" }, ...chips) : make("h2", { textContent: "no label" }), bars(scores, pred));

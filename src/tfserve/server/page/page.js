@@ -42,7 +42,7 @@ async function meet() {
     $("task").textContent = info.task_name;
     const kinds = info.labels ? `, ${info.labels.length} labels` : "";
     $("model").textContent = `model ${info.model_version}${kinds}, windows of ${info.max_length} tokens`;
-    $("threshold-row").hidden = info.task_name !== "multilabel-classif";
+    $("threshold-row").hidden = info.task_name !== "multilabel-classif" && !(info.task_name === "classif" && info.labels.length === 2);
     if (info.use_bbox) {
       $("text-label").textContent = "Record";
       $("hint").textContent = "JSON with words and a box for each: x0 y0 x1 y1, 0 to 1000 over the page";
@@ -73,7 +73,7 @@ function asked() {
   }
   const parameters = {};
   if (["classif", "multilabel-classif"].includes(info?.task_name)) parameters.top_k = 12;
-  if (info?.task_name === "multilabel-classif") parameters.threshold = Number($("threshold").value);
+  if (!$("own").hidden) parameters.threshold = Number($("threshold").value);
   return Object.keys(parameters).length ? { data: [record], parameters } : { data: [record] };
 }
 
@@ -139,7 +139,7 @@ function row(number, line, answer) {
   const failed = answer.error && !("pred" in answer);  // a record may have a key of that name
   const told = failed ? answer.error.message : Array.isArray(answer.entities)
     ? answer.entities.map((entity) => `${entity.label}: ${entity.text}`).join("; ") || "no entity"
-    : [answer.pred].flat().join(", ");
+    : [answer.pred ?? "not sure enough"].flat().join(", ");
   const score = typeof answer.proba === "number" ? answer.proba.toFixed(3) : "";
   let text = line;
   try { const record = JSON.parse(line); text = record.text ?? record.words?.join(" ") ?? record; } catch { /* as it is */ }
@@ -231,7 +231,15 @@ $("ask").addEventListener("submit", submit);
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
 });
-$("threshold").addEventListener("input", () => { $("threshold-value").value = Number($("threshold").value).toFixed(2); });
+$("threshold").addEventListener("input", () => {
+  $("threshold-value").value = Number($("threshold").value).toFixed(2);
+  $("own").hidden = false;
+});
+$("own").addEventListener("click", () => {
+  $("threshold-value").value = "the model's own";
+  $("own").hidden = true;
+  if (!$("answer").hidden) submit();
+});
 $("threshold").addEventListener("change", () => { if (!$("answer").hidden) submit(); });
 $("example").addEventListener("click", () => {
   $("text").value = info.use_bbox ? JSON.stringify(example, null, 1) : example.text ?? example.words.join(" ");

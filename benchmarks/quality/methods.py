@@ -1,0 +1,118 @@
+"""Three ways to train on a table: tfserve, transformers' example scripts, and words alone.
+
+Each gives the seconds of its job, without imports, and the metrics on test.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import DATA, minilm
+from trainer import fine_tune
+
+TASKS = {
+    "hate_vicomtech": "classif",
+    "banking77": "classif",
+    "stackoverflow20_titles": "classif",
+    "newsgroups20": "classif",
+    "goemotions": "multilabel-classif",
+    "wnut17": "ner",
+    "litbank": "ner",
+    "litbank_long": "ner",
+    "sroie": "ner",
+    "docbank_samples": "ner",
+    "emobank_valence": "regression",
+}
+Result = tuple[float, dict[str, Any]]
+
+
+def tfserve_defaults(name: str, seed: int) -> Result:
+    """Nothing chosen but the task and the encoder."""
+    import tfserve
+    import tfserve.training
+
+    hparams = {"task_name": TASKS[name], "model_name": minilm(), "seed": seed, "report": False}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        metrics = tfserve.train(hparams, train_dir=DATA / name, model_dir=f"{folder}/model")
+        return time.perf_counter() - started, metrics["test"]
+
+
+def example_scripts(name: str, seed: int) -> Result:
+    """The defaults of run_glue.py and run_ner.py: 3 epochs, batches of 8, a rate of 5e-5 that falls
+    in a line, 128 tokens of a text and 512 where words have tags; padded to the longest of a
+    batch, which changes the time and nothing else."""
+    length = 512 if TASKS[name] == "ner" else 128
+    return fine_tune(
+        name, TASKS[name], epochs=3, rate=5e-5, batch=8, seed=seed, max_length=length
+    )  # fmt: skip
+
+
+def words_alone(name: str, seed: int) -> Result:
+    """TF-IDF of words and pairs with a linear model; for tags what stands at a word and beside."""
+    import numpy as np
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+
+    from tfserve import tasks
+    from tfserve.tables import read_table
+    from tfserve.tasks.ner import to_iob2
+
+    started = time.perf_counter()
+    kind = tasks.get(TASKS[name])
+    train, test = (read_table(DATA / name / f"{split}.csv", kind) for split in ("train", "test"))
+    task = kind.fit(train.labels)
+    texts, asked = ([record.text for record in table.records] for table in (train, test))
+    tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    logistic = LogisticRegression(max_iter=1000, random_state=seed)
+    if task.per_word:
+        tagger = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=seed)
+        model = make_pipeline(DictVectorizer(), tagger)
+        rows = [features(record.words) for record in train.records]
+        model.fit(
+            [word for row in rows for word in row], [t for tags in train.labels for t in tags]
+        )
+        said: Sequence[Any] = [
+            to_iob2(model.predict(features(record.words)).tolist()) for record in test.records
+        ]
+    elif task.name == "regression":
+        said = make_pipeline(tfidf, Ridge()).fit(texts, train.labels).predict(asked).tolist()
+    elif task.name == "multilabel-classif":
+        model = make_pipeline(tfidf, OneVsRestClassifier(logistic))
+        model.fit(texts, np.stack([task.target(label) for label in train.labels]).astype(int))
+        labels = np.array(task.labels)
+        said = [labels[row.astype(bool)].tolist() for row in model.predict(asked)]
+    else:
+        said = make_pipeline(tfidf, logistic).fit(texts, train.labels).predict(asked).tolist()
+    metrics = task.metrics(test.labels, [{"pred": pred} for pred in said])
+    return time.perf_counter() - started, metrics
+
+
+def features(words: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each word: itself, its ends, its shape, and its neighbours."""
+    padded = ["<s>", *words, "</s>"]
+    return [
+        {
+            "word": word.lower(), "prefix": word[:3], "suffix": word[-3:], "title": word.istitle(),
+            "upper": word.isupper(), "digit": any(c.isdigit() for c in word),
+            "before": before.lower(), "after": after.lower(),
+        }
+        for before, word, after in zip(padded, words, padded[2:], strict=False)
+    ]  # fmt: skip
+
+
+METHODS: dict[str, Callable[[str, int], Result]] = {
+    "words": words_alone,
+    "tfserve": tfserve_defaults,
+    "example": example_scripts,
+}

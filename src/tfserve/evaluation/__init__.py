@@ -1,0 +1,89 @@
+"""How good is a model? Its answers to rows whose labels are known, and what they amount to.
+
+``evaluate`` asks and scores; ``bootstrap`` says how far a metric can be trusted and whether two
+models differ, ``items`` holds the probability of every choice, ``spans`` says what is wrong with
+entities. ``tfserve.report`` shows all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfserve.encoding import token_counts
+from tfserve.evaluation.bootstrap import Interval, intervals
+from tfserve.evaluation.items import Collector, Items
+from tfserve.predictor import Predictor
+from tfserve.tables import Table
+from tfserve.tallies import Array, Tally
+from tfserve.tasks import Task
+from tfserve.tasks.base import Answer
+
+__all__ = ["Evaluation", "Items", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a labelled table.
+
+    Attributes
+    ----------
+    answers : one a row, without scores
+    items : every choice with its probabilities; None for a task without
+    tokens : of each row, before it is cut, ``(rows,)``
+    capacity : tokens that the model sees at once
+    metrics : by name; ``per_label`` holds those of each label, ``ece`` the calibration error
+    intervals : 95% of each metric
+    """
+
+    task: Task
+    table: Table
+    answers: list[Answer]
+    items: Items | None
+    tokens: Array
+    capacity: int
+    tally: Tally
+    metrics: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        pairs = {name: list(interval) for name, interval in self.intervals.items()}
+        return {**self.metrics, "intervals": pairs}
+
+
+def evaluate(
+    predictor: Predictor,
+    table: Table,
+    *,
+    watched: Callable[[Iterable[Answer]], Iterable[Answer]] = iter,
+) -> Evaluation:
+    """Have a model answer a table and score it.
+
+    Parameters
+    ----------
+    watched : passes the answers on as they come, such as a progress bar
+    """
+    task, records = predictor.task, table.records
+    collector = Collector(task)
+    stream = collector.without_scores(predictor.stream(records, task.all_scores))
+    answers = list(watched(stream))
+    tally = task.tally(table.labels, answers)
+    items = collector.items(table.labels)
+    metrics = task.metrics(table.labels, answers)
+    if items is not None:
+        metrics["ece"] = items.calibration_error
+    return Evaluation(
+        task=task,
+        table=table,
+        answers=answers,
+        items=items,
+        tokens=np.array(token_counts(predictor.encoder.tokenizer, records)),
+        capacity=predictor.encoder.max_length,
+        tally=tally,
+        metrics=metrics,
+        intervals=intervals(tally, task.metric_names),
+    )

@@ -1,0 +1,117 @@
+"""What labels, entities and boxes a table holds."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfserve.tables import Row, Table
+from tfserve.tallies import Array
+from tfserve.tasks.ner import entities
+
+CELLS = 50
+"""Of a page, across and down."""
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """The entities of a type.
+
+    Attributes
+    ----------
+    count, distinct : entities, and how many differ in their texts
+    words : mean length
+    common : the commonest texts
+    known : share of those of another split whose text occurs in this one, by split
+    """
+
+    count: int
+    distinct: int
+    words: float
+    common: list[str]
+    known: dict[str, float]
+
+
+def mentions(tables: Mapping[str, Table]) -> dict[str, Mentions]:
+    """Of train, by type."""
+    found = {name: _texts(table) for name, table in tables.items()}
+    train = found.get("train", {})
+    return {
+        kind: Mentions(
+            count=len(texts),
+            distinct=len(set(texts)),
+            words=float(np.mean([len(text.split()) for text in texts])),
+            common=[text for text, _ in Counter(texts).most_common(3)],
+            known={
+                name: float(np.mean([text in set(texts) for text in other[kind]]))
+                for name, other in found.items()
+                if name != "train" and other.get(kind)
+            },
+        )
+        for kind, texts in sorted(train.items())
+    }
+
+
+def _texts(table: Table) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for row in table.rows:
+        for kind, text in _marked(row):
+            found[kind].append(text)
+    return found
+
+
+FAR = 0.5
+"""Two numbers that are further apart than this share of the larger are no answer to one text."""
+
+
+def differ(one: Row, other: Row) -> bool:
+    """Whether two rows of nearly the same text were labelled differently; of words with tags,
+    whether other entities were marked."""
+    if isinstance(one.label, float):
+        return bool(abs(one.label - other.label) > FAR * max(abs(one.label), abs(other.label)))
+    if isinstance(one.label, tuple) and len(one.label) == len(one.record.spans):
+        return Counter(_marked(one)) != Counter(_marked(other))
+    return bool(one.label != other.label)
+
+
+def _marked(row: Row) -> Iterator[tuple[str, str]]:
+    """Type and text of each entity."""
+    spans, text = row.record.spans, row.record.text
+    for first, last, kind in entities(row.label):
+        yield kind or "", text[spans[first][0] : spans[last - 1][1]]
+
+
+def together(labels: Sequence[Sequence[str]], names: Sequence[str]) -> Array:
+    """The share of each label's rows (down) that have another label too (across)."""
+    places = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)))
+    for row in labels:
+        some = [places[name] for name in row if name in places]
+        counts[np.ix_(some, some)] += 1
+    return np.asarray(counts / np.maximum(1, counts.diagonal())[:, None])
+
+
+def box_density(table: Table) -> Array:
+    """Words at each cell of a page, ``(CELLS, CELLS)``, from its upper left corner."""
+    centres = np.concatenate([_centres(row.record.bbox) for row in table.rows])
+    bounds = [[0, 1000], [0, 1000]]
+    return np.asarray(np.histogram2d(centres[:, 1], centres[:, 0], bins=CELLS, range=bounds)[0])
+
+
+def out_of_order(table: Table) -> Array:
+    """The share of each row's words whose box ends above where that of the word before begins: the
+    text goes back up the page."""
+    shares = []
+    for row in table.rows:
+        boxes: Any = row.record.bbox
+        back = boxes[1:, 3] <= boxes[:-1, 1]
+        shares.append(float(back.mean()) if len(back) else 0.0)
+    return np.array(shares)
+
+
+def _centres(boxes: Any) -> Array:
+    return np.asarray((boxes[:, :2] + boxes[:, 2:]) / 2)

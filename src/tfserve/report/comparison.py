@@ -1,0 +1,102 @@
+"""Two models side by side, on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfserve.evaluation import Evaluation
+from tfserve.evaluation.bootstrap import Difference
+from tfserve.report import figures
+from tfserve.report.mistakes import names_of
+from tfserve.report.page import Grid, Page, Part, Plot, Section
+from tfserve.tallies import Array, Labels, Numbers
+
+MOST, MANY = 50, 25
+
+
+def page(
+    one: Evaluation,
+    other: Evaluation,
+    names: tuple[str, str],
+    differing: Mapping[str, Difference],
+) -> Page:
+    """``names`` are those of the models, ``differing`` what sets their metrics apart."""
+    rows = [
+        (metric, d.one, d.other, d.one - d.other, f"{d.interval[0]:+.3f} to {d.interval[1]:+.3f}",
+         d.p, "yes" if d.significant else "no")
+        for metric, d in differing.items()
+    ]  # fmt: skip
+    header = ["metric", *names, "difference", "95% of it", "p", "significant"]
+    text = (
+        "The interval is that of the difference over resampled rows; p says how often two models "
+        "that do not differ would differ as much, their answers exchanged by chance."
+    )
+    sections = [Section("Metrics", text, [Grid(header, rows)])]
+    sections += _labels(one, other, names)
+    sections += _rows(one, other, names)
+    subtitle = f"{one.task.name} · {one.table.name} · {len(one.answers):,} rows"
+    return Page(f"{names[0]} or {names[1]}?", subtitle, sections)
+
+
+def _labels(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
+    scores = [found.metrics.get("per_label", {}) for found in (one, other)]
+    shared = [label for label in scores[0] if label in scores[1]]
+    if not shared:
+        return []
+    rows = [
+        (label, *(by_label[label]["f1"] for by_label in scores),
+         scores[0][label]["f1"] - scores[1][label]["f1"], int(scores[0][label]["support"]))
+        for label in shared
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -abs(row[3]))
+    header = ["label", *names, "difference", "rows"]
+    parts: list[Part] = []
+    if len(rows) <= MANY:
+        series = {name: [row[1 + i] for row in rows] for i, name in enumerate(names)}
+        parts.append(
+            Plot(figures.bars([row[0] for row in rows], series, "F1"), "F1 of each label.")
+        )
+    parts.append(Grid(header, rows, tall=len(rows) > MANY))
+    return [Section("Labels", "F1 of each label, where they differ most first.", parts)]
+
+
+def _rows(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
+    """Rows that one gets right, or righter, and the other does not."""
+    better = _better(one, other)
+    gained, lost = np.flatnonzero(better > 0), np.flatnonzero(better < 0)
+    counts = [
+        (f"{names[0]} is better", len(gained)),
+        (f"{names[1]} is better", len(lost)),
+        ("both alike", int((better == 0).sum())),
+    ]
+    parts: list[Part] = [Grid(["rows", "count"], counts)]
+    for name, rows in zip(names, (gained, lost), strict=True):
+        ranked = rows[np.argsort(-np.abs(better[rows]), kind="stable")][:MOST]
+        if len(ranked):
+            shown = [
+                (one.table.rows[i].line, *(_said(found, i) for found in (one, other)),
+                 one.table.rows[i].record.text)
+                for i in ranked
+            ]  # fmt: skip
+            header = ["line", *names, "text"]
+            parts.append(Grid(header, shown, f"Where {name} is better.", tall=True))
+    return [Section("Rows", "Where they part.", parts)]
+
+
+def _better(one: Evaluation, other: Evaluation) -> Array:
+    """By how much the first is better, for each row."""
+    sides = (one.tally, other.tally)
+    if all(isinstance(side, Numbers) for side in sides):
+        off = [np.abs(side.given - side.gold) for side in sides if isinstance(side, Numbers)]
+        return np.asarray(off[1] - off[0])
+    right = [side.right.astype(float) for side in sides if isinstance(side, Labels)]
+    return np.asarray(right[0] - right[1])
+
+
+def _said(found: Evaluation, row: int) -> str:
+    if isinstance(found.tally, Numbers):
+        return f"{found.tally.given[row]:.4g} for {found.tally.gold[row]:.4g}"
+    assert isinstance(found.tally, Labels)
+    return names_of(found.tally.given[row])

@@ -1,0 +1,152 @@
+"""What there is to see of a model's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from tfserve.evaluation import Evaluation
+from tfserve.report import confusion, figures, mistakes, probabilities
+from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
+from tfserve.tallies import Array, Labels, Numbers
+
+MANY = 25
+"""More labels than so are a table, not a picture."""
+
+GROUPS = 5
+"""Of rows of like length, or labels of like frequency."""
+
+
+def page(
+    found: Evaluation,
+    *,
+    title: str,
+    frequencies: Mapping[str, float] | None = None,
+    history: Sequence[Mapping[str, float]] = (),
+    notes: Sequence[str] = (),
+) -> Page:
+    """The report.
+
+    Parameters
+    ----------
+    frequencies : rows (entities, for ner) of each label in train
+    history : of the training run, one entry an evaluation
+    """
+    sections = [_summary(found), *_labels(found, frequencies or {})]
+    if isinstance(found.tally, Numbers):
+        sections += mistakes.residuals(found.tally)
+    elif found.items is not None and len(found.items.truth):
+        if isinstance(found.tally, Labels) and found.items.exclusive and not found.task.per_word:
+            sections += confusion.sections(found.tally)
+        sections += probabilities.sections(found, found.items)
+    sections += _slices(found, frequencies or {})
+    sections += mistakes.sections(found)
+    if len(history) > 1:
+        sections.append(_history(history, found.task.metric))
+    subtitle = f"{found.task.name} · {found.table.name} · {len(found.answers):,} rows"
+    return Page(title, subtitle, sections, [*notes, *_notes(found)])
+
+
+def _notes(found: Evaluation) -> Iterator[str]:
+    if unknown := found.task.unknown(found.table.labels):
+        names = ", ".join(unknown[:10])
+        yield f"The model does not know {len(unknown)} of the labels ({names}): errors all."
+    cut = sum(answer.get("truncated") is True for answer in found.answers)
+    if cut:
+        yield (
+            f"{cut:,} rows ({cut / len(found.answers):.1%}) are longer than the model sees "
+            f"({found.capacity} tokens) and were truncated: long_text=window reads them whole."
+        )
+
+
+def _summary(found: Evaluation) -> Section:
+    cards = []
+    for name in found.task.metric_names:
+        low, high = found.intervals[name]
+        cards.append((name, f"{found.metrics[name]:.3f}", f"{low:.3f} to {high:.3f}"))
+    if "ece" in found.metrics:
+        cards.append(("calibration error", f"{found.metrics['ece']:.3f}", "0 is best"))
+    text = (
+        "Beside each metric the interval that holds it in 95 of 100 tables like this one "
+        "(bootstrap over rows): two models whose intervals overlap may be equally good."
+    )
+    return Section("Summary", text, [Cards(cards)])
+
+
+def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section]:
+    by_label = found.metrics.get("per_label")
+    if not by_label:
+        return []
+    thresholds = dict(zip(found.task.labels, getattr(found.task, "thresholds", ()), strict=False))
+    header = ["label", "precision", "recall", "F1", "rows"]
+    header += ["rows in train"] * bool(frequencies) + ["threshold"] * bool(thresholds)
+    rows = []
+    for label, scores in by_label.items():
+        row = [label, scores["precision"], scores["recall"], scores["f1"], int(scores["support"])]
+        row += [int(frequencies.get(label, 0))] * bool(frequencies)
+        row += [thresholds.get(label)] * bool(thresholds)
+        rows.append(row)
+    rows.sort(key=lambda row: -row[4])
+    parts: list[Part] = []
+    if len(rows) <= MANY:
+        series = {
+            name: [by_label[row[0]][key] for row in rows]
+            for name, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
+        }
+        svg = figures.bars([row[0] for row in rows], series, "share")
+        parts.append(Plot(svg, "Precision, recall and F1 of each label, the commonest first."))
+    parts.append(Grid(header, rows, "A click on a heading sorts.", tall=len(rows) > MANY))
+    return [Section("Labels", "How well each label is found.", parts)]
+
+
+def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section]:
+    metric = found.task.metric
+    parts: list[Part] = []
+    if rows := _by_length(found):
+        parts.append(Grid(["tokens", "rows", metric], rows, "By length, in the model's tokens."))
+    by_label = found.metrics.get("per_label", {})
+    known = sorted(
+        (label for label in by_label if frequencies.get(label)), key=frequencies.__getitem__
+    )
+    if len(known) > 2:
+        rows = []
+        for some in np.array_split(np.array(known, object), min(GROUPS, len(known))):
+            low, high = int(frequencies[some[0]]), int(frequencies[some[-1]])
+            f1 = float(np.mean([by_label[label]["f1"] for label in some]))
+            rows.append((f"{low:,} to {high:,}", len(some), f1))
+        parts.append(Grid(["rows in train", "labels", "mean F1"], rows, "By a label's frequency."))
+    if not parts:
+        return []
+    return [Section("Where it is good", "The same metric for parts of the table.", parts)]
+
+
+def _by_length(found: Evaluation) -> list[tuple[str, int, float]]:
+    edges = np.unique(np.quantile(found.tokens, np.linspace(0, 1, GROUPS + 1), method="nearest"))
+    if edges[-1] > found.capacity > edges[0]:
+        edges = np.unique(np.append(edges, found.capacity))
+    rows = []
+    for low, high in pairwise(edges):
+        some = (found.tokens > low) | ((low == edges[0]) & (found.tokens == low))
+        some &= found.tokens <= high
+        if some.any():
+            first = low if low == edges[0] else low + 1
+            score = found.tally.scores(some.astype(float))[found.task.metric]
+            rows.append((f"{first:,} to {high:,}", int(some.sum()), score))
+    return rows
+
+
+def _history(history: Sequence[Mapping[str, float]], metric: str) -> Section:
+    def points(name: str) -> tuple[Array, Array]:
+        pairs = [(entry["epoch"], entry[name]) for entry in history if name in entry]
+        return np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
+
+    losses = {"train": points("loss"), "dev": points("eval_loss")}
+    panels = [
+        ("loss", "epoch", "loss", losses),
+        (metric, "epoch", metric, {"dev": points(f"eval_{metric}")}),
+    ]
+    text = "Where dev's loss rises while train's falls, the model learns train by heart."
+    plot = Plot(figures.lines(panels), "Loss on train and dev, and the metric on dev, by epoch.")
+    return Section("Training", text, [plot])

@@ -1,0 +1,124 @@
+"""One self-contained HTML page, made of sections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tfserve import __version__
+from tfserve.artifact import storing
+from tfserve.tallies import Array
+
+MOST_CHARACTERS = 600
+"""Of a text in a table; what makes a page heavy are texts."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture; ``caption`` says what is to be seen, also to who does not see it."""
+
+    svg: Markup
+    caption: str
+    kind: str = "plot"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table whose columns sort by a click; numbers are right-aligned."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    tall: bool = False
+    kind: str = "grid"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Counts by row and column, coloured by the share of their row."""
+
+    names: Sequence[str]
+    columns: Sequence[str]
+    counts: Array
+    caption: str
+    kind: str = "matrix"
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Figures that stand out: name, value and what stands beside it."""
+
+    cards: Sequence[tuple[str, str, str]]
+    kind: str = "cards"
+
+
+Part = Plot | Grid | Matrix | Cards
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a sentence on how to read it, and what there is to see."""
+
+    title: str
+    text: str
+    parts: Sequence[Part]
+
+    @property
+    def anchor(self) -> str:
+        return "".join(c if c.isalnum() else "-" for c in self.title.lower())
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows; ``notes`` are what the reader should not miss."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=list)
+
+    def html(self) -> str:
+        """The whole file."""
+        environment = Environment(
+            loader=PackageLoader("tfserve", "report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"shown": shown, "number": is_number}
+        return environment.get_template("page.html.j2").render(page=self, version=__version__)
+
+    def write(self, file: Path) -> None:
+        """Under its name when it is whole. Raises StorageError."""
+        with storing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.name}.partial")
+            try:
+                partial.write_text(self.html(), "utf-8")
+                os.replace(partial, file)
+            finally:
+                partial.unlink(missing_ok=True)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell holds one."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A cell as it is read."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"

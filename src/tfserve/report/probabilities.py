@@ -1,0 +1,132 @@
+"""Whether probabilities mean what they say, and what other thresholds would give."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from tfserve.calibration import BINS
+from tfserve.evaluation import Evaluation, Items
+from tfserve.report import figures
+from tfserve.report.page import Grid, Plot, Section
+from tfserve.tallies import Array, Labels
+
+MOST_CURVES, MOST_POINTS = 4, 300
+SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+
+Scored = tuple[Array, Array]
+"""Probabilities, and whether they are of what is so."""
+
+
+def sections(found: Evaluation, items: Items) -> list[Section]:
+    """Curves of thresholds and reliability; what abstaining buys where rows have one label."""
+    if found.task.per_word:
+        return [_reliability(items, "words")]
+    curves = _curves(items)
+    if not items.exclusive:
+        return [*curves, _reliability(items, "labels of rows")]
+    return [*curves, _reliability(items, "rows"), _coverage(found)]
+
+
+def _curves(items: Items) -> list[Section]:
+    """Nothing where no label has both kinds of rows."""
+    recalls, rates = {}, {}
+    for name, (scores, truth) in _chosen(items).items():
+        precision, recall, _ = precision_recall_curve(truth, scores)
+        false, true, _ = roc_curve(truth, scores)
+        area, auc = average_precision_score(truth, scores), roc_auc_score(truth, scores)
+        some, few = _thinned(len(recall)), _thinned(len(false))
+        recalls[f"{figures.short(name)} ({area:.3f})"] = recall[some], precision[some]
+        rates[f"{figures.short(name)} ({auc:.3f})"] = false[few], true[few]
+    if not recalls:
+        return []
+    panels = [
+        ("precision and recall (average precision)", "recall", "precision", recalls),
+        ("ROC (area under the curve)", "false positive rate", "recall", rates),
+    ]
+    text = "What other thresholds would give."
+    if len(items.labels) > MOST_CURVES:
+        text += " Of many labels the two that are told apart worst and the two best."
+    caption = "Precision over recall, and recall over the false positive rate."
+    return [Section("Thresholds", text, [Plot(figures.lines(panels, limits=True), caption)])]
+
+
+def _chosen(items: Items) -> dict[str, Scored]:
+    """Labels to draw; one of which there is no row, or no other, has no curve."""
+    labels = {
+        name: (items.probabilities[:, i], items.truth[:, i])
+        for i, name in enumerate(items.labels)
+        if 0 < items.truth[:, i].sum() < len(items.truth)
+    }
+    if len(items.labels) == 2 and items.exclusive:
+        return labels
+    if len(labels) > MOST_CURVES:
+        areas = {name: average_precision_score(t, p) for name, (p, t) in labels.items()}
+        ranked = sorted(areas, key=areas.__getitem__)
+        labels = {name: labels[name] for name in (*ranked[:2], *ranked[-2:])}
+    every = items.probabilities.ravel(), items.truth.ravel()
+    return {"all": every, **labels} if 0 < every[1].sum() < len(every[1]) else labels
+
+
+def _thinned(points: int) -> Array:
+    """The places of as many points as a picture needs."""
+    return np.unique(np.linspace(0, points - 1, min(points, MOST_POINTS)).astype(int))
+
+
+def _reliability(items: Items, what: str) -> Section:
+    confidence, right = items.confidence, items.right
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    some = counts > 0
+    sure = np.bincount(bins, confidence, BINS)[some] / counts[some]
+    hits = np.bincount(bins, right, BINS)[some] / counts[some]
+    panel = ("", "probability given", "share that is so", {"answers": (sure, hits)})
+    names = ("right", "wrong") if items.exclusive else ("so", "not so")
+    series = dict(zip(names, (confidence[right], confidence[~right]), strict=True))
+    spread = figures.histogram(
+        series, "probability", bins=np.linspace(0, 1, 41), counts=what, shares=True
+    )
+    text = (
+        "On the diagonal a probability means what it says: of answers with 0.8 eight in ten are "
+        f"right. The calibration error is the mean distance from it: {items.calibration_error:.3f}."
+    )
+    parts = (
+        Plot(
+            figures.lines([panel], limits=True, diagonal=True),
+            "Share that is so over the probability that was given.",
+        ),
+        Plot(spread, "Probabilities of what is right, and of what is wrong."),
+    )
+    return Section("Probabilities", text, parts)
+
+
+def _coverage(found: Evaluation) -> Section:
+    """Of answers as they are given, with the model's threshold if it has one."""
+    assert isinstance(found.tally, Labels)
+    given = np.array([answer["proba"] for answer in found.answers])
+    order = np.argsort(-given, kind="stable")
+    count = len(order)
+    right = np.cumsum(found.tally.right[order]) / np.arange(1, count + 1)
+    share = np.arange(1, count + 1) / count
+    places = [max(0, round(wanted * count) - 1) for wanted in SHARES]
+    rows = [
+        (f"{wanted:.0%}", f"{np.floor(given[order][place] * 1e6) / 1e6:.6f}", float(right[place]))
+        for wanted, place in zip(SHARES, places, strict=True)
+    ]
+    some = _thinned(count)
+    panel = ("", "share of rows answered, the surest first", "accuracy",
+             {"accuracy": (share[some], right[some])})  # fmt: skip
+    text = (
+        "What abstaining would buy: with abstain at the probability in the table the model "
+        "answers that share of rows, with that accuracy, and leaves the others to a person."
+    )
+    parts = (
+        Grid(["rows answered", "abstain under", "accuracy"], rows),
+        Plot(figures.lines([panel]), "Accuracy of the surest answers over their share of all."),
+    )
+    return Section("Abstaining", text, parts)

@@ -1,0 +1,140 @@
+"""The model card: ``README.md`` of the model directory, in the hub's format
+(https://huggingface.co/docs/hub/model-cards)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from tfserve.artifact import CARD, Manifest, storing
+from tfserve.evaluation import Evaluation
+
+PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
+MOST_LABELS = 100
+
+TEXT = """\
+# {title}
+
+{base} fine-tuned for `{task}` with [tfserve](https://pypi.org/project/tfserve/) {version}.
+
+## Intended use
+
+*To be filled in by who trained it: what it is for, for whom, and what it must not be used for.*
+
+## Labels
+
+{labels}
+
+## Data
+
+| split | rows | fingerprint (sha256 of texts and labels) |
+| --- | --- | --- |
+{data}
+
+## Metrics
+
+With the interval that holds each in 95 of 100 tables of the same size (bootstrap over rows).
+
+| metric | {splits} |
+| --- |{rule}
+{metrics}
+
+{calibration}
+
+## How to call it
+
+```python
+import tfserve
+
+predictor = tfserve.load("path/of/this/directory")
+print(predictor.predict([{example}]))
+```
+
+`tfserve serve path/of/this/directory` answers over HTTP. The directory loads with transformers too
+(`{auto_model}.from_pretrained`), but only tfserve windows long texts, aligns words and applies
+temperatures and thresholds.
+
+Limits: it reads {max_length} tokens at a time; a longer text is {long_text}.
+"""
+
+
+def write(model_dir: Path, manifest: Manifest, found: Mapping[str, Evaluation]) -> None:
+    """Write the card of a model directory. Raises StorageError."""
+    file = model_dir / CARD
+    with storing(file):
+        file.write_text(text(manifest, found), "utf-8")
+
+
+def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
+    """The whole card."""
+    task = next(iter(found.values())).task
+    base = str(manifest.hparams.get("model_name", ""))
+    public = base if base.count("/") == 1 and not Path(base).exists() else None
+    pipeline = PIPELINES.get(task.auto_model, "text-classification")
+    data = ModelCardData(
+        base_model=public,
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        tags=["tfserve", task.name],
+        model_name="model",
+        eval_results=[
+            EvalResult(
+                task_type=pipeline, dataset_type="table", dataset_name=split, dataset_split=split,
+                metric_type=name, metric_value=round(one.metrics[name], 4),
+            )
+            for split, one in found.items() for name in task.metric_names
+        ],
+    )  # fmt: skip
+    body = TEXT.format(
+        title=f"A model for {task.name}",
+        base=f"`{public}`" if public else f"An encoder of the family `{manifest.model_type}`",
+        task=task.name,
+        version=manifest.versions.get("tfserve", ""),
+        labels=_labels(manifest),
+        data="\n".join(
+            f"| {name} | {told['rows']:,} | `{told['fingerprint'][:16]}` |"
+            for name, told in manifest.data.items()
+        ),
+        splits=" | ".join(found),
+        rule=" --- |" * len(found),
+        metrics="\n".join(
+            f"| {name} | " + " | ".join(_metric(one, name) for one in found.values()) + " |"
+            for name in task.metric_names
+        ),
+        calibration=_calibration(found),
+        example=_example(manifest),
+        auto_model=task.auto_model,
+        max_length=manifest.max_length,
+        long_text="read in overlapping windows"
+        if task.per_word or manifest.long_text == "window"
+        else "truncated, and the answer says so",
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _labels(manifest: Manifest) -> str:
+    counts: dict[str, Any] = manifest.data.get("train", {}).get("labels", {})
+    lines = [f"- `{name}`: {value:,.6g}" for name, value in counts.items()]
+    more = len(lines) - MOST_LABELS
+    return "\n".join([*lines[:MOST_LABELS], *([f"- … {more} more"] if more > 0 else [])])
+
+
+def _metric(found: Evaluation, name: str) -> str:
+    low, high = found.intervals[name]
+    return f"{found.metrics[name]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _calibration(found: Mapping[str, Evaluation]) -> str:
+    errors = [f"{one.metrics['ece']:.3f} on {name}" for name, one in found.items() if one.items]
+    if not errors:
+        return ""
+    return f"Expected calibration error of its probabilities: {', '.join(errors)}."
+
+
+def _example(manifest: Manifest) -> str:
+    if not manifest.use_bbox:
+        return '"A text."'
+    return '{"words": ["Total", "4.20"], "bbox": [[70, 80, 160, 95], [300, 80, 360, 95]]}'

@@ -1,0 +1,163 @@
+"""Intervals, comparisons, probabilities by item, and what is wrong with entities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Loaded
+
+from tfserve import tables, tasks
+from tfserve.evaluation import evaluate
+from tfserve.evaluation.bootstrap import differences, intervals
+from tfserve.evaluation.items import Collector
+from tfserve.evaluation.spans import slips
+from tfserve.tallies import Labels, Numbers
+
+
+def tally(right: Any) -> Labels:
+    """Of rows of which some are right."""
+    return Labels([{("a",)}] * len(right), [{("a",)} if good else {("b",)} for good in right])
+
+
+def test_an_interval_is_as_wide_as_chance_makes_it() -> None:
+    right = np.arange(400) % 5 > 0  # 0.8, with a standard error of 0.02
+    low, high = intervals(tally(right), ["accuracy"])["accuracy"]
+    assert (low, high) == pytest.approx((0.8 - 0.0392, 0.8 + 0.0392), abs=0.006)
+    assert intervals(tally([True] * 50), ["f1_macro"]) == {"f1_macro": (1.0, 1.0)}
+
+
+def test_what_differs_by_more_than_chance_is_significant() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(500)
+    good, better, alike = hard < 0.7, hard < 0.8, rng.permutation(hard) < 0.7
+    found = differences(tally(better), tally(good), ["accuracy"])["accuracy"]
+    assert found.one - found.other == pytest.approx(np.mean(better) - np.mean(good))
+    assert found.significant and found.p < 0.01 and 0 < found.interval[0] < found.interval[1]
+    found = differences(tally(good), tally(alike), ["accuracy"])["accuracy"]
+    assert not found.significant and found.interval[0] < 0 < found.interval[1]
+    assert differences(tally(good), tally(good), ["accuracy"])["accuracy"].p == 1.0
+
+
+def test_regressions_are_compared_by_their_errors() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=300)
+    near, far = (Numbers(gold, gold + rng.normal(0, off, 300)) for off in (0.3, 0.6))
+    found = differences(near, far, ["rmse", "spearman"])
+    assert found["rmse"].one == pytest.approx(0.3, abs=0.03)
+    assert found["rmse"].interval[1] < 0 and found["rmse"].significant
+    assert found["spearman"].interval[0] > 0 and found["spearman"].significant
+
+
+def test_differences_of_f1_are_tested_on_the_metric_itself() -> None:
+    """Of models with the same accuracy one may have the better F1 on a rare label."""
+    rng = np.random.default_rng(0)
+    rare = rng.random(600) < 0.1
+    gold = [{("rare",)} if r else {("common",)} for r in rare]
+    flat = Labels(gold, [{("common",)}] * 600)
+    flips = rare ^ (rng.random(600) < 0.1)
+    brave = Labels(gold, [{("rare",)} if f else {("common",)} for f in flips])
+    found = differences(brave, flat, ["accuracy", "f1_macro"])
+    assert found["f1_macro"].significant and found["f1_macro"].interval[0] > 0.1
+    assert not found["accuracy"].significant
+
+
+def test_models_that_know_different_labels_are_compared_over_all_of_them() -> None:
+    gold = [{("a",)}, {("b",)}] * 20
+    one, other = (Labels(gold, gold, space=tuple(space)) for space in ("abc", "ab"))
+    found = differences(one, other, ["f1_macro"])["f1_macro"]
+    assert found.one == found.other == pytest.approx(2 / 3) and found.p == 1
+
+
+def test_scores_are_taken_out_of_answers() -> None:
+    task = tasks.get("classif").fit(["a", "b"])
+    collector = Collector(task)
+    given = [
+        {"pred": "b", "scores": {"b": 0.9, "a": 0.1}},
+        {"pred": "a", "scores": {"a": 0.6, "b": 0.4}},
+    ]
+    assert list(collector.without_scores(given)) == [{"pred": "b"}, {"pred": "a"}]
+    items = collector.items(["b", "b"])
+    assert items is not None and items.exclusive
+    np.testing.assert_allclose(items.probabilities, [[0.1, 0.9], [0.6, 0.4]])
+    assert items.truth.tolist() == [[False, True], [False, True]]
+    assert items.right.tolist() == [True, False]
+    assert items.calibration_error == pytest.approx((0.1 + 0.6) / 2)
+    items = collector.items(["b", "unheard of"])  # which no probability is about
+    assert items is not None and items.right.tolist() == [True]
+
+
+def test_a_column_of_a_name_of_ours_is_the_table_s(loaded: Loaded, tmp_path: Path) -> None:
+    predictor = loaded("regression")
+    rows = [("great coffee", "1.0", "5"), ("cold food", "2.0", "6")]
+    file = tiny.table(tmp_path / "t.csv", rows, ("text", "labels", "scores"))
+    found = evaluate(predictor, tables.read_table(file, type(predictor.task)))
+    assert [answer["scores"] for answer in found.answers] == ["5", "6"] and found.items is None
+
+
+def test_scores_of_several_labels_and_of_words() -> None:
+    several = tasks.get("multilabel-classif").fit([("a", "b")])
+    collector = Collector(several)
+    list(collector.without_scores([{"pred": [], "scores": {"a": 0.2, "b": 0.4}}]))
+    items = collector.items([("b",)])
+    assert items is not None and not items.exclusive
+    assert items.confidence.tolist() == pytest.approx([0.2, 0.4])
+    assert items.right.tolist() == [False, True]
+    words = tasks.get("ner").fit([("B-X", "O")])
+    collector = Collector(words)
+    scores = [{"O": 0.7, "B-X": 0.2, "I-X": 0.1}, {"B-X": 0.5, "O": 0.4, "I-X": 0.1}]
+    said = {"pred": ["O", "B-X", "O"], "proba": [0.7, 0.5, 0.0], "scores": [*scores, scores[0]]}
+    list(collector.without_scores([said]))
+    items = collector.items([("O", "O", "B-X")])
+    assert items is not None and items.probabilities.shape == (2, 3)  # the third was not seen
+    assert items.right.tolist() == [True, False]
+    assert Collector(tasks.get("regression").fit([1.0, 2.0])).items([1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "given", "kinds"),
+    [
+        ("B-X I-X O", "B-X I-X O", []),
+        ("B-X I-X O", "B-X O O", ["boundary"]),
+        ("B-X I-X O", "B-Y I-Y O", ["type"]),
+        ("B-X I-X O", "O B-Y I-Y", ["both"]),
+        ("B-X I-X O", "O O O", ["missed"]),
+        ("O O O", "O B-X O", ["invented"]),
+        ("B-X I-X I-X", "B-X B-X B-X", ["boundary", "invented", "invented"]),
+        ("B-X B-Y O", "B-X I-X B-Y", ["boundary", "missed", "invented"]),
+        ("B-X O B-X", "B-X O B-Y", ["type"]),
+    ],
+)
+def test_an_error_of_an_entity_has_a_kind(gold: str, given: str, kinds: list[str]) -> None:
+    tags = given.split()
+    answer = {"pred": tags, "proba": [0.9] * len(tags)}
+    found = slips([gold.split()], [answer])
+    assert sorted(slip.kind for slip in found) == sorted(kinds)
+    assert all(slip.proba == pytest.approx(0.9) for slip in found)
+    assert all((slip.gold is None) == (slip.kind == "invented") for slip in found)
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_a_model_is_evaluated_as_it_answers(task: str, loaded: Loaded, tmp_path: Any) -> None:
+    predictor = loaded(task)
+    table = tables.read_table(tiny.data(tmp_path, task) / "train.csv", type(predictor.task))
+    found = evaluate(predictor, table)
+    assert found.answers == predictor.predict(table.records)
+    assert {k: v for k, v in found.metrics.items() if k != "ece"} == predictor.task.metrics(
+        table.labels, found.answers
+    )
+    for name in predictor.task.metric_names:
+        low, high = found.intervals[name]
+        assert low <= found.metrics[name] <= high, name
+    assert found.as_dict()["intervals"].keys() == set(predictor.task.metric_names)
+    assert found.tokens.tolist() == [
+        len(predictor.encoder.tokenizer.encode(record.text).ids) for record in table.records
+    ]
+    if task == "regression":
+        assert found.items is None
+    else:
+        assert found.items is not None
+        assert found.items.calibration_error == found.metrics["ece"]

@@ -1,0 +1,113 @@
+"""What is found in a table: texts that are nearly the same, entities, boxes, labels together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from conftest import PretrainedFolder
+
+from tfserve import tables, tasks
+from tfserve.exploration import contents, explore
+from tfserve.exploration.twins import twins
+
+LONG = "please send the twelve crates of lemons to the harbour kitchen before friday noon"
+
+
+def test_texts_that_differ_by_little_are_twins() -> None:
+    texts = {
+        "train": [LONG, "where is my parcel", "Where is  my PARCEL"],
+        "dev": [LONG.replace("noon", "evening"), "nothing like it at all", LONG],
+        "test": [f"{LONG} and something that is not there at all, quite another matter"],
+    }
+    pairs = twins(texts)
+    found = {pair.other: (pair.one, pair.similarity) for pair in pairs if pair.one[0] == "train"}
+    assert found.keys() == {("train", 2), ("dev", 0), ("dev", 2)}
+    assert found["train", 2] == (("train", 1), 1.0)
+    assert found["dev", 2] == (("train", 0), 1.0)
+    one, similarity = found["dev", 0]
+    assert one == ("train", 0) and 0.8 <= similarity < 1
+    # What is like a row of each earlier split is a twin of both.
+    assert [pair.one for pair in pairs if pair.other == ("dev", 2)] == [("train", 0), ("dev", 0)]
+
+
+def test_the_most_alike_come_first_and_short_texts_are_no_twins_of_all() -> None:
+    texts = {"train": ["a", "b", "ab", "", LONG, LONG + "!", LONG]}
+    found = twins(texts)
+    assert [pair.similarity for pair in found] == sorted(
+        (p.similarity for p in found), reverse=True
+    )
+    assert {pair.other for pair in found} == {("train", 5), ("train", 6)}
+
+
+def write(folder: Path, name: str, rows: list[tuple[str, ...]], *columns: str) -> None:
+    tiny.table(folder / f"{name}.csv", rows, columns or ("text", "labels"))
+
+
+def test_leaks_and_conflicts_are_told_apart(tmp_path: Path, pretrained: PretrainedFolder) -> None:
+    write(tmp_path, "train", [(LONG, "a"), ("my parcel is late again", "b"),
+                              ("my parcel is late  again", "a")])  # fmt: skip
+    write(tmp_path, "dev", [(LONG.upper(), "a"), ("quite another thing", "b")])
+    found = explore(tmp_path, "classif", model_folder=pretrained())
+    assert [found.row(pair.other).line for pair in found.leaks("dev")] == [2]
+    assert [found.row(pair.other).line for pair in found.conflicting()] == [4]
+    assert found.leaks("train") == []
+    assert found.unit == "tokens" and found.lengths["train"].shape == (3,)
+    assert found.check.capacity == tiny.POSITIONS
+    assert explore(tmp_path, "classif").lengths["train"].tolist() == [14, 5, 5]
+
+
+def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
+    write(tmp_path, "train", [("Ann met Bo Li", "B-PER O B-PER I-PER"), ("Ann left", "B-PER O")])
+    write(tmp_path, "dev", [("Ann saw Cy", "B-PER O B-PER")])
+    task = tasks.get("ner")
+    found = contents.mentions(
+        {name: tables.read_table(tmp_path / f"{name}.csv", task) for name in ("train", "dev")}
+    )
+    told = found["PER"]
+    assert (told.count, told.distinct, told.words) == (3, 2, pytest.approx(4 / 3))
+    assert told.common == ["Ann", "Bo Li"] and told.known == {"dev": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("task", "one", "other", "differ"),
+    [
+        ("classif", "a", "b", True),
+        ("classif", "a", "a", False),
+        ("multilabel-classif", "a,b", "b", True),
+        ("regression", "3.0", "3.2", False),
+        ("regression", "3.0", "9.0", True),
+        ("ner", "B-PER O O O", "B-PER O O O", False),
+        ("ner", "B-PER O O O", "O O O O", True),
+    ],
+)
+def test_what_counts_as_another_label(
+    task: str, one: str, other: str, differ: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, "train", [("Ann went home today", one), ("Ann went  home today", other)])
+    table = tables.read_table(tmp_path / "train.csv", tasks.get(task))
+    assert contents.differ(*table.rows) is differ
+
+
+def test_labels_that_come_together() -> None:
+    shares = contents.together([("a", "b"), ("a",), ("c",)], ["a", "b", "c"])
+    assert shares.tolist() == [[1, 0.5, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_boxes_are_mapped_and_their_order_is_looked_at(tmp_path: Path) -> None:
+    row = ("one two three", "0 0 100 20 500 0 600 20 0 900 100 920", "a")
+    back = ("one two three", "0 900 100 920 0 0 100 20 500 0 600 20", "b")
+    write(tmp_path, "train", [row, back], "text", "bbox", "labels")
+    table = tables.read_table(tmp_path / "train.csv", tasks.get("classif"), use_bbox=True)
+    assert contents.out_of_order(table).tolist() == [0.0, 0.5]
+    density = contents.box_density(table)
+    assert density.sum() == 6 and np.argwhere(density > 0).tolist() == [[0, 2], [0, 27], [45, 2]]
+
+
+def test_problems_are_kept_and_what_can_be_read_is_looked_at(tmp_path: Path) -> None:
+    write(tmp_path, "train", [("good text", "a"), ("", "b"), ("other text", "b")])
+    found = explore(tmp_path, "classif")
+    assert not found.check.ok and len(found.tables["train"].rows) == 2
+    assert explore(tmp_path / "nowhere", "classif").tables == {}

@@ -1,0 +1,248 @@
+"""Pages: that they hold what was measured, and nothing that was not meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Loaded, PretrainedFolder
+
+import tfserve
+from tfserve import tables, tasks
+from tfserve.evaluation import Evaluation, evaluate
+from tfserve.evaluation.bootstrap import differences, intervals
+from tfserve.evaluation.items import Collector
+from tfserve.exploration import explore
+from tfserve.records import Record
+from tfserve.report import comparison, evaluation, exploration
+from tfserve.report.page import Grid, Page
+from tfserve.tables import Row, Table
+
+VOID = {"meta", "link", "br", "path", "use", "image", "rect"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed; keeps the text and what is referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and not (value or "").startswith(
+                ("#", "data:")
+            ):
+                self.outside.append(f"{tag} {name}={value}")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.handle_starttag(tag, attrs)
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open and "script" not in self.open:
+            self.text.append(data.strip())
+
+
+def read(page: Page) -> str:
+    """The text of a page that is sound and needs nothing from elsewhere."""
+    html = page.html()
+    reader = Reader()
+    reader.feed(html)
+    assert not reader.open and not reader.outside
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "nan" not in re.findall(r"[a-z]+", " ".join(reader.text).lower())
+    return " ".join(filter(None, reader.text))
+
+
+def titles(page: Page) -> list[str]:
+    return [section.title for section in page.sections]
+
+
+def made_up(labels: int, rows: int, seed: int = 0, wrong: float = 0.2) -> Evaluation:
+    """An evaluation of a model that is wrong in some rows, without the model."""
+    rng = np.random.default_rng(seed)
+    names = [f"label {i:03d}" for i in range(labels)]
+    task = tasks.get("classif").fit(names)
+    gold = [names[i] for i in rng.integers(0, labels, rows)]
+    answers = []
+    for label in gold:
+        said = names[rng.integers(labels)] if rng.random() < wrong else label
+        scores = rng.random(labels) * 0.1
+        scores[names.index(said)] = 2
+        scores /= scores.sum()
+        pairs = dict(zip(names, scores.tolist(), strict=True))
+        answers.append({"pred": said, "proba": pairs[said], "scores": pairs})
+    texts = [f"text <b>{i}</b> & more of it" for i in range(rows)]
+    table = Table("made_up.csv", tuple(Row(Record(t), g, i + 2) for i, (t, g) in
+                                       enumerate(zip(texts, gold, strict=True))))  # fmt: skip
+    collector = Collector(task)
+    answers = list(collector.without_scores(answers))
+    items, tally = collector.items(gold), task.tally(gold, answers)
+    assert items is not None
+    metrics = {**task.metrics(gold, answers), "ece": items.calibration_error}
+    found = intervals(tally, task.metric_names)
+    tokens = rng.integers(5, 100, rows)
+    return Evaluation(task, table, answers, items, tokens, 64, tally, metrics, found)
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_a_model_s_report_shows_its_metrics(task: str, loaded: Loaded, tmp_path: Path) -> None:
+    predictor = loaded(task)
+    table = tables.read_table(tiny.data(tmp_path, task) / "train.csv", type(predictor.task))
+    found = evaluate(predictor, table)
+    history = [{"epoch": e, "loss": 1 / e, "eval_loss": 2 / e,
+                f"eval_{predictor.task.metric}": 0.1 * e} for e in (1.0, 2.0)]  # fmt: skip
+    page = evaluation.page(found, title="How good?", history=history,
+                           frequencies=type(found.task).label_counts(table.labels))  # fmt: skip
+    text = read(page)
+    for name in predictor.task.metric_names:
+        low, high = found.intervals[name]
+        assert f"{name} {found.metrics[name]:.3f} {low:.3f} to {high:.3f}" in text
+    expected = {
+        "classif": {"Confusion", "Thresholds", "Probabilities", "Abstaining", "Errors", "Labels"},
+        "multilabel-classif": {"Thresholds", "Probabilities", "Errors", "Labels"},
+        "ner": {"Probabilities", "Errors", "Labels"},
+        "regression": {"Answers and labels", "Residuals", "Largest residuals"},
+    }[task]
+    assert expected <= set(titles(page)) and {"Summary", "Training"} <= set(titles(page))
+
+
+@pytest.mark.parametrize("labels", [2, 30, 200])
+def test_confusions_can_be_read_with_any_number_of_labels(labels: int) -> None:
+    found = made_up(labels, 1000)
+    page = evaluation.page(found, title="t")
+    text = read(page)
+    assert "Confusion" in titles(page)
+    pair = max(
+        ((a, b) for a, b in confusions(found)),
+        key=lambda pair: list(confusions(found)).count(pair),
+    ) if labels == 2 else None  # fmt: skip
+    if pair is not None:
+        assert f"{pair[0]} {pair[1]} {list(confusions(found)).count(pair)}" in text
+
+
+def confusions(found: Evaluation) -> Iterator[tuple[str, str]]:
+    for label, answer in zip(found.table.labels, found.answers, strict=True):
+        if label != answer["pred"]:
+            yield label, answer["pred"]
+
+
+def test_errors_are_ranked_by_how_sure_they_are_and_their_texts_are_text() -> None:
+    found = made_up(3, 300)
+    page = evaluation.page(found, title="<script>alert(1)</script>")
+    html = page.html()
+    assert "<script>alert(1)" not in html and "text <b>" not in html
+    assert "&lt;b&gt;" in html
+    [section] = [section for section in page.sections if section.title == "Errors"]
+    [grid] = section.parts
+    assert isinstance(grid, Grid)
+    wrong = sum(1 for _ in confusions(found))
+    assert len(grid.rows) == min(wrong, 100)
+    values = [row[0] for row in grid.rows]
+    assert values == sorted(values, reverse=True)
+    probability, label, given, line, text = grid.rows[0]
+    assert found.table.rows[line - 2].label == label != given
+    assert found.answers[line - 2] == {"pred": given, "proba": probability}
+    assert found.table.rows[line - 2].record.text == text
+
+
+def test_a_table_of_one_class_has_no_empty_plot() -> None:
+    found = made_up(2, 50)
+    some = [i for i, row in enumerate(found.table.rows) if row.label == "label 000"]
+    answers = [found.answers[i] for i in some]
+    gold = [found.table.labels[i] for i in some]
+    assert found.items is not None
+    one = Evaluation(
+        found.task, Table("one.csv", tuple(found.table.rows[i] for i in some)), answers,
+        type(found.items)(found.items.labels, True, found.items.probabilities[some],
+                          found.items.truth[some]),
+        found.tokens[some], 64, found.task.tally(gold, answers),
+        {**found.task.metrics(gold, answers), "ece": 0.1}, found.intervals,
+    )  # fmt: skip
+    page = evaluation.page(one, title="t")
+    read(page)
+    assert "Thresholds" not in titles(page)
+
+
+def test_a_page_of_many_rows_stays_small() -> None:
+    html = evaluation.page(made_up(150, 20_000), title="t").html()
+    assert 100_000 < len(html) < 5_000_000
+
+
+def test_two_models_are_set_side_by_side() -> None:
+    one, other = made_up(4, 400, wrong=0.1), made_up(4, 400, wrong=0.4)
+    other = Evaluation(**{**vars(other), "table": one.table,
+                          "tally": one.task.tally(one.table.labels, other.answers)})  # fmt: skip
+    differing = differences(one.tally, other.tally, one.task.metric_names)
+    text = read(comparison.page(one, other, ("new", "old"), differing))
+    found = differing["accuracy"]
+    assert f"accuracy {found.one:.3f} {found.other:.3f} {found.one - found.other:.3f}" in text
+    assert "new or old?" in text and " yes" in text
+    right = [one.answers[i]["pred"] == one.table.labels[i] for i in range(400)]
+    old = [other.answers[i]["pred"] == one.table.labels[i] for i in range(400)]
+    better = sum(a and not b for a, b in zip(right, old, strict=True))
+    assert f"new is better {better}" in text
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_a_table_is_explored(task: str, tmp_path: Path, pretrained: PretrainedFolder) -> None:
+    data = tiny.data(tmp_path / "data", task, boxed=True)
+    found = explore(data, task, model_folder=pretrained("layoutlm"), use_bbox=True)
+    page = exploration.page(found, title="What is in it?")
+    text = read(page)
+    kind = {"ner": "Entities", "multilabel-classif": "Labels together"}.get(task)
+    names = {"Summary", "Lengths", "Boxes", "Target" if task == "regression" else "Labels"}
+    assert names | ({kind} if kind else set()) <= set(titles(page))
+    assert "train 24" in text
+
+
+def test_what_is_wrong_with_a_table_stands_on_its_page(tmp_path: Path) -> None:
+    tiny.table(tmp_path / "train.csv", [("one", "a"), ("", "b"), ("Ã©tÃ© two", "b"), ("x y", "a")],
+               ("text", "labels"))  # fmt: skip
+    found = explore(tmp_path, "classif")
+    text = read(exploration.page(found, title="t"))
+    assert str(found.check.problems[0]) in text
+    assert "broken characters" in text and "a single word" in text
+
+
+def test_training_leaves_reports_and_a_card(tmp_path: Path, pretrained: PretrainedFolder) -> None:
+    hparams = tiny.hparams("classif", pretrained(), report=True)
+    model = tmp_path / "model"
+    metrics = tfserve.train(
+        hparams, train_dir=tiny.data(tmp_path / "data", "classif"), model_dir=model
+    )
+    for folder in (model / "report", tmp_path / "model-output" / "report"):
+        assert sorted(file.name for file in folder.iterdir()) == ["dev.html", "test.html"]
+    html = (model / "report" / "test.html").read_text("utf-8")
+    assert f"{metrics['test']['accuracy']:.3f}" in html and "Training" in html
+    assert "Dev chose the checkpoint" in (model / "report" / "dev.html").read_text("utf-8")
+    low, high = metrics["test"]["intervals"]["accuracy"]
+    card = (model / "README.md").read_text("utf-8")
+    expected = f"{metrics['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+    assert expected in card and "- `billing`: " in card
+    assert tfserve.load(model).artifact is not None  # what was added is no damage
+
+
+def test_a_card_is_in_the_hub_s_format(trained: Any) -> None:
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(trained("ner") / "README.md")
+    assert card.data.pipeline_tag == "token-classification"
+    assert {result.metric_type for result in card.data.eval_results} >= {"f1", "word_accuracy"}
+    assert "tfserve" in card.data.tags and "base_model" not in card.data.to_dict()
