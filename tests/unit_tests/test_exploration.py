@@ -77,6 +77,7 @@ def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
         ("classif", "a", "b", True),
         ("classif", "a", "a", False),
         ("multilabel-classif", "a,b", "b", True),
+        ("multilabel-classif", "a,b,c,d", "a,b,c,e", True),  # as many labels as words
         ("regression", "3.0", "3.2", False),
         ("regression", "3.0", "9.0", True),
         ("ner", "B-PER O O O", "B-PER O O O", False),
@@ -88,7 +89,17 @@ def test_what_counts_as_another_label(
 ) -> None:
     write(tmp_path, "train", [("Ann went home today", one), ("Ann went  home today", other)])
     table = tables.read_table(tmp_path / "train.csv", tasks.get(task))
-    assert contents.differ(*table.rows) is differ
+    assert contents.differ(*table.rows, per_word=task == "ner") is differ
+
+
+def test_other_words_may_be_other_entities_of_the_same_types(tmp_path: Path) -> None:
+    rows = [("Ann went home on Monday", "B-PER O O O B-DAY"),
+            ("Bob went home on Friday", "B-PER O O O B-DAY"),
+            ("Bob went home on Sunday", "B-PER O O O O")]  # fmt: skip
+    write(tmp_path, "train", rows)
+    one, other, third = tables.read_table(tmp_path / "train.csv", tasks.get("ner")).rows
+    assert not contents.differ(one, other, per_word=True)
+    assert contents.differ(one, third, per_word=True)
 
 
 def test_labels_that_come_together() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfserve import checks
+from tfserve import checks, tasks
 from tfserve.exploration import contents
 from tfserve.exploration.twins import Twins, twins
 from tfserve.tables import Row, Table
@@ -48,7 +48,9 @@ class Exploration:
 
     def conflicting(self) -> list[Twins]:
         """Twins that were labelled differently."""
-        return [t for t in self.twins if contents.differ(self.row(t.one), self.row(t.other))]
+        per_word = tasks.get(self.check.task_name).per_word
+        pairs = ((twin, self.row(twin.one), self.row(twin.other)) for twin in self.twins)
+        return [t for t, one, other in pairs if contents.differ(one, other, per_word=per_word)]
 
     def leaks(self, split: str) -> list[Twins]:
         """Rows of a split that have a twin in an earlier one."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.exploration.twins import plain
 from tfserve.tables import Row, Table
 from tfserve.tallies import Array
 from tfserve.tasks.ner import entities
@@ -59,7 +60,7 @@ def mentions(tables: Mapping[str, Table]) -> dict[str, Mentions]:
 def _texts(table: Table) -> dict[str, list[str]]:
     found = defaultdict(list)
     for row in table.rows:
-        for kind, text in _marked(row):
+        for kind, text in marked(row):
             found[kind].append(text)
     return found
 
@@ -68,17 +69,19 @@ FAR = 0.5
 """Two numbers that are further apart than this share of the larger are no answer to one text."""
 
 
-def differ(one: Row, other: Row) -> bool:
+def differ(one: Row, other: Row, *, per_word: bool = False) -> bool:
     """Whether two rows of nearly the same text were labelled differently; of words with tags,
-    whether other entities were marked."""
+    whether other entities were marked, or where the texts differ entities of other types."""
     if isinstance(one.label, float):
         return bool(abs(one.label - other.label) > FAR * max(abs(one.label), abs(other.label)))
-    if isinstance(one.label, tuple) and len(one.label) == len(one.record.spans):
-        return Counter(_marked(one)) != Counter(_marked(other))
+    if per_word:
+        alike = plain(one.record.text) == plain(other.record.text)
+        sides = (Counter(m if alike else m[0] for m in marked(row)) for row in (one, other))
+        return next(sides) != next(sides)
     return bool(one.label != other.label)
 
 
-def _marked(row: Row) -> Iterator[tuple[str, str]]:
+def marked(row: Row) -> Iterator[tuple[str, str]]:
     """Type and text of each entity."""
     spans, text = row.record.spans, row.record.text
     for first, last, kind in entities(row.label):

@@ -53,11 +53,11 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
     found = []
     for split, rows in texts.items():
         for number, text in enumerate(rows):
-            place, plain = (split, number), " ".join(text.casefold().split())
-            best = {other[0]: (1.0, other) for other in same.get(plain, {}).values()}
-            same.setdefault(plain, {}).setdefault(split, place)
+            place, bare = (split, number), plain(text)
+            best = {other[0]: (1.0, other) for other in same.get(bare, {}).values()}
+            same.setdefault(bare, {}).setdefault(split, place)
             if split not in best:  # otherwise all that it may be like is in the index already
-                shingles = _shingles(plain)
+                shingles = _shingles(bare)
                 sketch = MinHash(PERMUTATIONS, hashfunc=int)
                 sketch.update_batch(shingles.tolist())
                 for other in islice(index.query(sketch), MOST_CANDIDATES):
@@ -70,11 +70,16 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
     return sorted(found, key=lambda pair: -pair.similarity)
 
 
-def _shingles(plain: str) -> Array:
+def plain(text: str) -> str:
+    """A text without what does not count: case and spaces."""
+    return " ".join(text.casefold().split())
+
+
+def _shingles(bare: str) -> Array:
     """Hashes of all that a text holds, sorted."""
-    plain = plain[:MOST_CHARACTERS]
-    count = max(1, len(plain) - SHINGLE + 1)
-    hashes = [zlib.crc32(plain[i : i + SHINGLE].encode()) for i in range(count)]
+    bare = bare[:MOST_CHARACTERS]
+    count = max(1, len(bare) - SHINGLE + 1)
+    hashes = [zlib.crc32(bare[i : i + SHINGLE].encode()) for i in range(count)]
     return np.unique(np.array(hashes, np.uint32))
 
 

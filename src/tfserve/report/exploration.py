@@ -11,6 +11,7 @@ from tfserve import tasks
 from tfserve.exploration import Exploration, Twins, contents
 from tfserve.report import figures
 from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
+from tfserve.tables import Row
 
 MANY, MOST_LABELS, MOST_ROWS = 25, 150, 50
 LEADING = 1 / 100
@@ -191,15 +192,20 @@ def _twins(found: Exploration) -> list[Section]:
 
 def _pair(found: Exploration, pair: Twins) -> list[Any]:
     cells: list[Any] = [pair.similarity]
+    per_word = tasks.get(found.check.task_name).per_word
     for place in (pair.one, pair.other):
         row = found.row(place)
-        cells += [place[0], row.line, _label(row.label), row.record.text[:300]]
+        cells += [place[0], row.line, _label(row, per_word), row.record.text[:300]]
     return cells
 
 
-def _label(label: Any) -> str:
-    text = " ".join(label) if isinstance(label, tuple) else str(label)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+def _label(row: Row, per_word: bool) -> str:
+    """The label as it is read; of words with tags the entities."""
+    label = row.label
+    if per_word:
+        label = [f"{kind}: {text}" for kind, text in contents.marked(row)]
+    text = "; ".join(label) if isinstance(label, (list, tuple)) else str(label)
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list[Section]:
@@ -211,7 +217,7 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
     def add(why: str, places: Sequence[int]) -> None:
         for i in places[:10]:
             row = table.rows[i]
-            rows.append((why, row.line, _label(row.label), row.record.text[:300]))
+            rows.append((why, row.line, _label(row, task.per_word), row.record.text[:300]))
 
     order = np.argsort(-lengths, kind="stable")
     if found.check.capacity is not None:

@@ -119,7 +119,9 @@ def histogram(
         _marked(axes, marks or {})
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
+            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.set_xlabel(label)
         axes.set_ylabel(f"share of {counts}" if shares else counts)
         if len(series) > 1 or marks:
