@@ -3,7 +3,7 @@
     python benchmarks/quality/study.py RESULTS.jsonl [--sets …] [--methods …] [--seeds 0 1 2]
 
 A line a job is added to the file; what stands there already is not run again, so that the same
-command goes on. `report.py` writes the table.
+command goes on. `summary.py` writes the table.
 """
 
 from __future__ import annotations
