@@ -58,8 +58,7 @@ def example_scripts(name: str, seed: int) -> Result:
 def words_alone(name: str, seed: int) -> Result:
     """TF-IDF of words and pairs with a linear model; for tags what stands at a word and beside."""
     import numpy as np
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
@@ -77,7 +76,7 @@ def words_alone(name: str, seed: int) -> Result:
     logistic = LogisticRegression(max_iter=1000, random_state=seed)
     if task.per_word:
         tagger = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=seed)
-        model = make_pipeline(DictVectorizer(), tagger)
+        model = make_pipeline(CountVectorizer(analyzer=list, binary=True), tagger)
         rows = [features(record.words) for record in train.records]
         model.fit(
             [word for row in rows for word in row], [t for tags in train.labels for t in tags]
@@ -98,15 +97,16 @@ def words_alone(name: str, seed: int) -> Result:
     return time.perf_counter() - started, metrics
 
 
-def features(words: Sequence[str]) -> list[dict[str, Any]]:
+def features(words: Sequence[str]) -> list[list[str]]:
     """Of each word: itself, its ends, its shape, and its neighbours."""
     padded = ["<s>", *words, "</s>"]
     return [
-        {
-            "word": word.lower(), "prefix": word[:3], "suffix": word[-3:], "title": word.istitle(),
-            "upper": word.isupper(), "digit": any(c.isdigit() for c in word),
-            "before": before.lower(), "after": after.lower(),
-        }
+        [
+            f"word {word.lower()}", f"prefix {word[:3]}", f"suffix {word[-3:]}",
+            f"title {word.istitle()}", f"upper {word.isupper()}",
+            f"digit {any(c.isdigit() for c in word)}",
+            f"before {before.lower()}", f"after {after.lower()}",
+        ]
         for before, word, after in zip(padded, words, padded[2:], strict=False)
     ]  # fmt: skip
 
