@@ -69,5 +69,5 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfserve: the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[train,server,openvino,onnx,export,report,demo,test]'
+		--constraint constraints.txt --editable '.[train,server,openvino,onnx,export,report,tune,demo,test]'
 	touch $@

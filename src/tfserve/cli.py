@@ -121,6 +121,35 @@ def train(**values: str | None) -> None:
     click.echo(f"model: {folders['model_dir']}")
 
 
+@cli.command()
+@click.option("--train_dir", required=True, help="Folder with train, dev and test tables.")
+@click.option("--dev_dir", help="Folder or file of dev, if not in train_dir.")
+@click.option("--test_dir", help="Folder or file of test, if not in train_dir.")
+@click.option("--output_dir", required=True, help="The search; its best model is in best/.")
+@click.option("--trials", default=20, show_default=True, help="Trainings in all.")
+@click.option("--search", help="Hyperparameters, by commas. Default: all with a range, not given.")
+@_hyperparameters
+def tune(trials: int, search: str | None, **values: str | None) -> None:
+    """Train again and again with other hyperparameters, and keep the best model on dev.
+
+    The first trial takes the defaults. Run the same command again after an interruption to go on.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    folders = {name: given.pop(name) for name in list(given) if name.endswith("_dir")}
+    HParams.parse(given)
+    from tfserve.tuning import tune as run
+
+    def told(trial: dict[str, Any]) -> None:
+        chosen = "  ".join(f"{k} {v:.4g}" for k, v in trial["hparams"].items()) or "the defaults"
+        said = f"{trial['value']:.4f}" if "value" in trial else trial["error"]
+        click.echo(f"trial {trial['number']}: {said}  ({chosen})")
+
+    names = [name.strip() for name in search.split(",")] if search else None
+    best = run(given, trials=trials, search=names, watched=told, **folders)[0]
+    told(best)
+    click.echo(f"model: {Path(folders['output_dir']) / 'best'}")
+
+
 def _computed(command: Callable[..., None]) -> Callable[..., None]:
     """What computes, and in what precision."""
     for option in (

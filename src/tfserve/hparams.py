@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
@@ -208,6 +208,23 @@ class HParams:
     def as_dict(self) -> dict[str, Any]:
         """All values by name, JSON-ready."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dict[str, Range]:
+    """The ranges to search, of all hyperparameters that have one or of those named.
+
+    Raises HParamsError for a name without a range.
+    """
+    known = HParams.ranges()
+    for name in names or ():
+        if name not in known:
+            raise HParamsError(
+                "hparams.value", f"found {name!r}; expected some of {', '.join(known)}"
+            )
+    chosen = {name: known[name] for name in names or known}
+    if names is None and hparams is not None and hparams.max_steps is not None:
+        del chosen["num_train_epochs"]  # which max_steps overrides
+    return chosen
 
 
 def _error(name: str, value: Any, expected: str) -> HParamsError:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ready
 import tiny
+from conftest import PretrainedFolder
 from processes import Process
 
 import tfserve
@@ -83,7 +84,7 @@ RECORDS: list[Any] = [
 def test_the_help_lists_every_command(tfserve_: Command) -> None:
     status, out, err = tfserve_("--help")
     assert (status, err) == (0, "")
-    for command in ("check", "explore", "train", "evaluate", "predict"):
+    for command in ("check", "explore", "train", "tune", "evaluate", "predict"):
         assert f"\n  {command} " in out
 
 
@@ -336,6 +337,25 @@ def test_channels_are_given_one_by_one(tfserve_: Command, tmp_path: Path) -> Non
     assert results["rows"] == {"train": 24, "dev": 8, "test": 8}
     assert (tmp_path / "checkpoints" / "checkpoint-2").is_dir()
     assert not (tmp_path / "model-output").exists()
+
+
+# --- tune ---------------------------------------------------------------------------------------
+
+
+def test_tune_says_what_it_tried_and_where_the_best_is(
+    tfserve_: Command, pretrained: PretrainedFolder, tmp_path: Path
+) -> None:
+    data, output = tiny.data(tmp_path / "data", "classif"), tmp_path / "search"
+    flags = {"--task_name": "classif", "--model_name": pretrained(), "--train_dir": data,
+             "--output_dir": output, "--trials": 2, "--search": "warmup_ratio", "--max_steps": 2,
+             "--report": "false", "--precision": "fp32"}  # fmt: skip
+    status, out, _ = tfserve_("tune", *(part for flag in flags.items() for part in flag))
+    assert status == 0
+    said = [line for line in out.splitlines() if line.startswith("trial ")]
+    assert said[0].startswith("trial 0: ") and said[0].endswith("(the defaults)")
+    assert re.search(r"trial 1: 0\.\d{4}  \(warmup_ratio 0\.\d+\)", said[1])
+    assert len(said) == 3 and out.endswith(f"model: {output / 'best'}\n")
+    assert (output / "best" / "tfserve.json").is_file()
 
 
 # --- evaluate -----------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tfserve.aws.plans import checked, searched
+from tfserve.aws.plans import checked
 from tfserve.errors import HParamsError
-from tfserve.hparams import HParams
+from tfserve.hparams import HParams, searched
 
 GIVEN = {"task_name": "classif", "model_name": "org/encoder"}
 

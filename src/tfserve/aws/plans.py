@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,6 @@ def checked(hparams: Mapping[str, Any]) -> tuple[HParams, dict[str, str]]:
             "/opt/ml/input/data/model with the folder uploaded and given as the channel `model`",
         )
     return hp, {name: _text(value) for name, value in hparams.items() if value is not None}
-
-
-def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dict[str, Range]:
-    """The ranges to search, of all hyperparameters that have one or of those named.
-
-    Raises HParamsError for a name without a range.
-    """
-    known = HParams.ranges()
-    for name in names or ():
-        if name not in known:
-            raise HParamsError(
-                "hparams.value", f"found {name!r}; expected some of {', '.join(known)}"
-            )
-    chosen = {name: known[name] for name in names or known}
-    if names is None and hparams is not None and hparams.max_steps is not None:
-        del chosen["num_train_epochs"]  # which max_steps overrides
-    return chosen
 
 
 def parameters(kinds: Any, ranges: Mapping[str, Range]) -> dict[str, Any]:

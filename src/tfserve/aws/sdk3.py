@@ -23,7 +23,7 @@ from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
 from tfserve.errors import HParamsError, InstallError
-from tfserve.hparams import HParams
+from tfserve.hparams import HParams, searched
 
 try:
     import boto3
@@ -136,7 +136,7 @@ def tuner(
     return HyperparameterTuner(
         training,
         name,
-        plans.parameters(parameter, plans.searched(search, hp)),
+        plans.parameters(parameter, searched(search, hp)),
         metric_definitions(hp.task_name),
         objective_type=direction,
         max_jobs=max_jobs,

@@ -1,0 +1,107 @@
+"""A search over hyperparameters, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from conftest import PretrainedFolder
+
+import tfserve
+from tfserve import tuning
+from tfserve.errors import HParamsError, StoppedError, StorageError
+from tfserve.hparams import HParams
+from tfserve.tuning import tune
+
+
+@pytest.fixture
+def given(pretrained: PretrainedFolder, tmp_path: Path) -> dict[str, Any]:
+    hparams = tiny.hparams("classif", pretrained(), metric_for_best_model="loss")
+    del hparams["learning_rate"]
+    return {"hparams": hparams, "train_dir": tiny.data(tmp_path / "data", "classif"),
+            "output_dir": tmp_path / "search"}  # fmt: skip
+
+
+def told(given: dict[str, Any]) -> list[dict[str, Any]]:
+    trials = json.loads((given["output_dir"] / tuning.TRIALS).read_text("utf-8"))["trials"]
+    assert isinstance(trials, list)
+    return trials
+
+
+def test_the_best_of_all_trials_is_kept(given: dict[str, Any]) -> None:
+    seen: list[dict[str, Any]] = []
+    found = tune(**given, trials=3, search=["learning_rate", "warmup_ratio"], watched=seen.append)
+    assert [trial["number"] for trial in seen] == [0, 1, 2] and told(given) == seen
+    assert seen[0]["hparams"] == {}
+    ranges = HParams.ranges()
+    for trial in seen[1:]:
+        assert trial["hparams"].keys() == {"learning_rate", "warmup_ratio"}
+        for name, value in trial["hparams"].items():
+            assert ranges[name].low <= value <= ranges[name].high
+    values = [trial["value"] for trial in found]
+    assert values == sorted(values)  # of a loss the least comes first
+    best = tfserve.load(given["output_dir"] / "best", precision="fp32")
+    assert best.artifact is not None
+    assert best.artifact.manifest.metrics["dev"]["loss"] == pytest.approx(values[0])
+    kept = {path.name for path in given["output_dir"].iterdir()}
+    assert kept == {"best", tuning.TRIALS, tuning.STUDY}
+
+
+def test_what_is_given_is_not_searched(given: dict[str, Any]) -> None:
+    given["hparams"] |= {"learning_rate": 1e-3, "weight_decay": 0.02}
+    tune(**given, trials=2)
+    searched = set(told(given)[1]["hparams"])
+    assert "warmup_ratio" in searched
+    assert not searched & {"learning_rate", "weight_decay", "num_train_epochs"}  # max_steps is
+
+
+def test_a_search_goes_on_where_it_was_broken_off(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def broken(hparams: dict[str, Any], **folders: Any) -> dict[str, Any]:
+        asked.append(hparams)
+        if len(asked) == 2:
+            raise StoppedError("training.stopped", "stopped by SIGTERM")
+        return dict(tfserve.train(hparams, **folders))
+
+    monkeypatch.setattr(tuning, "train", broken)
+    with pytest.raises(StoppedError):
+        tune(**given, trials=3, search=["learning_rate"])
+    assert len(told(given)) == 1 and (given["output_dir"] / tuning.RUNNING).is_file()
+    tune(**given, trials=3, search=["learning_rate"])
+    assert len(told(given)) == 3
+    assert asked[2] == asked[1] != asked[3]  # the same trial again, then another
+    monkeypatch.setattr(tuning, "train", None)
+    assert len(tune(**given, trials=3, search=["learning_rate"])) == 3  # nothing is left to do
+    with pytest.raises(StorageError, match="found another search"):
+        tune(**given, trials=4, search=["warmup_ratio"])
+
+
+def test_a_trial_that_cannot_be_costs_itself_alone(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def picky(hparams: dict[str, Any], **folders: Any) -> dict[str, Any]:
+        calls.append(hparams)
+        if len(calls) == 2:
+            raise HParamsError("hparams.value", "this combination cannot be")
+        return dict(tfserve.train(hparams, **folders))
+
+    monkeypatch.setattr(tuning, "train", picky)
+    found = tune(**given, trials=3, search=["learning_rate"])
+    assert found[-1]["error"] == "this combination cannot be" and "value" not in found[-1]
+    assert [trial["number"] for trial in told(given)] == [0, 1, 2]
+
+
+def test_what_is_wrong_with_the_first_trial_is_said(given: dict[str, Any]) -> None:
+    with pytest.raises(HParamsError, match="expected some of"):
+        tune(**given, search=["seed"])
+    given["hparams"]["metric_for_best_model"] = "f7"
+    with pytest.raises(HParamsError, match="metric_for_best_model"):
+        tune(**given, trials=2, search=["learning_rate"])
