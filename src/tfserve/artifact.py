@@ -271,9 +271,14 @@ def storing(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file by atomic rename."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by atomic rename."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        partial.write_text(text, "utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

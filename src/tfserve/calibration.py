@@ -81,14 +81,13 @@ def temperature(loss: Callable[[float], float], around: float = 1.0) -> float:
 
 def softmax_loss(logits: Array, targets: Array) -> Callable[[float], float]:
     """Of rows ``(rows, labels)`` with their labels' ids."""
+    from scipy.special import log_softmax
+
     logits = logits.astype(np.float64)
     rows = np.arange(len(logits))
 
     def loss(heat: float) -> float:
-        scaled = logits / heat
-        most = scaled.max(-1)
-        total = most + np.log(np.exp(scaled - most[:, None]).sum(-1))
-        return float((total - scaled[rows, targets]).sum())
+        return -float(log_softmax(logits / heat, axis=-1)[rows, targets].sum())
 
     return loss
 

@@ -169,10 +169,10 @@ def described(
         if name != "train":
             split.also_in_train = sum(row.record.text in known for row in table.rows)
             split.unseen_labels = task.unseen(train.labels, table.labels) if train.rows else []
-        if model_folder is not None:
+        if model_folder is not None and limit is not None:
             counts = (tokens or lengths({name: table}, model_folder))[name]
             split.tokens = _percentiles(counts)
-            split.over_capacity = float(np.mean(counts > capacity(model_folder)))
+            split.over_capacity = float(np.mean(counts > limit))
     return Report(found.task_name, limit, splits, problems)
 
 

@@ -7,26 +7,20 @@ readable line and exit status 1; a traceback is shown with ``--debug`` only.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, fields
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-import jsonlines
-from tqdm import tqdm
 
-from tfserve import __version__, records
-from tfserve.artifact import storing
-from tfserve.codecs import dumps, read_lines
-from tfserve.errors import StoppedError, StorageError, TfserveError
+from tfserve import __version__, options
+from tfserve.answering import answer, parsed, progress
+from tfserve.errors import StoppedError, TfserveError
 from tfserve.hparams import HParams
 
 
@@ -36,21 +30,16 @@ def cli() -> None:
     """Fine-tune a Transformer encoder on a table of texts, and use it."""
 
 
-def _hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
-    """One flag per hyperparameter; values stay strings, as SageMaker sends them."""
-    for f in reversed(fields(HParams)):
-        default = f"  [default: {f.default}]" if f.default not in (None, MISSING) else ""
-        choices = "  [" + "|".join(f.metadata["choices"]) + "]" if "choices" in f.metadata else ""
-        help_text = f.metadata["help"] + choices + default
-        command = click.option(f"--{f.name}", help=help_text, metavar="VALUE")(command)
-    return command
+def _parsed(values: dict[str, str | None]) -> tuple[dict[str, str], dict[str, str]]:
+    """Hyperparameters and folders that were given; a typo is reported before heavy imports."""
+    given = {name: value for name, value in values.items() if value is not None}
+    folders = {name: given.pop(name) for name in list(given) if name.endswith("_dir")}
+    HParams.parse(given)
+    return given, folders
 
 
 @cli.command()
-@click.argument("data_dir")
-@click.option("--task_name", required=True, help="classif, multilabel-classif, ner or regression.")
-@click.option("--model_name", help="A folder or hub id: adds lengths in the model's tokens.")
-@click.option("--use_bbox", type=bool, default=False, help="Whether bbox will be used.")
+@options.tables
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(
     data_dir: str, task_name: str, model_name: str | None, use_bbox: bool, as_json: bool
@@ -67,11 +56,8 @@ def check(
 
 
 @cli.command()
-@click.argument("data_dir")
-@click.option("--task_name", required=True, help="classif, multilabel-classif, ner or regression.")
+@options.tables
 @click.option("--output", default="explore.html", help="The page.", show_default=True)
-@click.option("--model_name", help="A folder or hub id: adds lengths in the model's tokens.")
-@click.option("--use_bbox", type=bool, default=False, help="Whether bbox will be used.")
 def explore(
     data_dir: str, task_name: str, output: str, model_name: str | None, use_bbox: bool
 ) -> None:
@@ -99,21 +85,17 @@ def explore(
 
 
 @cli.command()
-@click.option("--train_dir", required=True, help="Folder with train, dev and test tables.")
-@click.option("--dev_dir", help="Folder or file of dev, if not in train_dir.")
-@click.option("--test_dir", help="Folder or file of test, if not in train_dir.")
+@options.channels
 @click.option("--model_dir", required=True, help="Where the model directory is written.")
 @click.option("--output_dir", help="Metrics, predictions, events. Default: MODEL_DIR-output.")
 @click.option("--checkpoint_dir", help="Checkpoints to resume from. Default: in output_dir.")
-@_hyperparameters
+@options.hyperparameters
 def train(**values: str | None) -> None:
     """Fine-tune a model; run the same command again after an interruption to go on."""
-    given = {name: value for name, value in values.items() if value is not None}
-    folders = {name: given.pop(name) for name in list(given) if name.endswith("_dir")}
-    hp = HParams.parse(given)  # before the heavy imports: a typo is reported at once
+    given, folders = _parsed(values)
     from tfserve.training import train as run
 
-    metrics = run(hp, **folders)
+    metrics = run(given, **folders)
     if os.environ.get("RANK", "0") != "0":  # another process of torchrun's has said it
         return
     for split, values_ in metrics.items():
@@ -122,21 +104,17 @@ def train(**values: str | None) -> None:
 
 
 @cli.command()
-@click.option("--train_dir", required=True, help="Folder with train, dev and test tables.")
-@click.option("--dev_dir", help="Folder or file of dev, if not in train_dir.")
-@click.option("--test_dir", help="Folder or file of test, if not in train_dir.")
+@options.channels
 @click.option("--output_dir", required=True, help="The search; its best model is in best/.")
 @click.option("--trials", default=20, show_default=True, help="Trainings in all.")
 @click.option("--search", help="Hyperparameters, by commas. Default: all with a range, not given.")
-@_hyperparameters
+@options.hyperparameters
 def tune(trials: int, search: str | None, **values: str | None) -> None:
     """Train again and again with other hyperparameters, and keep the best model on dev.
 
     The first trial takes the defaults. Run the same command again after an interruption to go on.
     """
-    given = {name: value for name, value in values.items() if value is not None}
-    folders = {name: given.pop(name) for name in list(given) if name.endswith("_dir")}
-    HParams.parse(given)
+    given, folders = _parsed(values)
     from tfserve.tuning import tune as run
 
     def told(trial: dict[str, Any]) -> None:
@@ -150,16 +128,6 @@ def tune(trials: int, search: str | None, **values: str | None) -> None:
     click.echo(f"model: {Path(folders['output_dir']) / 'best'}")
 
 
-def _computed(command: Callable[..., None]) -> Callable[..., None]:
-    """What computes, and in what precision."""
-    for option in (
-        click.option("--precision", default="auto", help="auto, fp32, bf16 or fp16."),
-        click.option("--engine", default="auto", help="auto, torch, openvino or onnx."),
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command()
 @click.argument("model")
 @click.argument("file")
@@ -167,7 +135,7 @@ def _computed(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--output", help="A folder for metrics.json, predictions.jsonl and report.html (extra report)."
 )
-@_computed
+@options.computed
 def evaluate(
     model: str, file: str, compare: str | None, output: str | None, engine: str, precision: str
 ) -> None:
@@ -175,7 +143,8 @@ def evaluate(
 
     With --compare those of both models, and whether what sets them apart is more than chance.
     """
-    from tfserve import checks, evaluated, tables
+    from tfserve import checks, tables
+    from tfserve.evaluated import Evaluated
     from tfserve.evaluation import evaluate as run
     from tfserve.predictor import load
 
@@ -194,36 +163,19 @@ def evaluate(
             shown = checks.shown(unknown)
             click.echo(f"note: {name} does not know the labels {shown}: errors all", err=True)
         found.append(
-            run(predictor, table, watched=lambda stream: _progress(stream, len(table.rows)))
+            run(predictor, table, watched=lambda stream: progress(stream, len(table.rows)))
         )
-    told = found[0].as_dict() if compare is None else evaluated.compared(names, found)
-    click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+    evaluated = Evaluated(names, found)
+    click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2))
     if output is not None:
         assert predictors[0].artifact is not None
-        evaluated.write(Path(output), told, names, found, predictors[0].artifact.manifest)
-
-
-def _asked(command: Callable[..., None]) -> Callable[..., None]:
-    """The input, the output and the parameters of commands that answer records."""
-    for option in (
-        click.option("--abstain", type=float, help="Probability under which no label is given."),
-        click.option("--threshold", type=float, help="Probability from which a label is given."),
-        click.option("--scores", is_flag=True, help="Give the scores of all labels."),
-        click.option("--top_k", type=int, help="Give the scores of the best labels."),
-        click.option("--resume", is_flag=True, help="Go on with an output that was interrupted."),
-        click.option(
-            "--output", help="Where the answers go, as JSON Lines. Default: standard output."
-        ),
-        click.argument("source", metavar="IN"),
-    ):
-        command = option(command)
-    return command
+        evaluated.write(Path(output), predictors[0].artifact.manifest)
 
 
 @cli.command()
 @click.argument("model")
-@_asked
-@_computed
+@options.asked
+@options.computed
 def predict(
     model: str,
     source: str,
@@ -244,15 +196,15 @@ def predict(
         from tfserve.predictor import load
 
         predictor = load(model, engine=engine, precision=precision)
-        return predictor.stream(_parsed(samples, predictor), parameters)
+        return predictor.stream(parsed(samples, predictor), parameters)
 
     asked = {**parameters, "engine": engine, "precision": precision}
-    _answer(source, output, resume, (model, asked), answers)
+    answer(source, output, resume, (model, asked), answers)
 
 
 @cli.command()
 @click.argument("url")
-@_asked
+@options.asked
 @click.option("--workers", default=4, help="Requests at a time.", show_default=True)
 def call(
     url: str, source: str, output: str | None, resume: bool, workers: int, **given: Any
@@ -272,7 +224,7 @@ def call(
         key = keys[0] if keys else None
         return client.by_line(url, samples, parameters, key=key, workers=workers)
 
-    _answer(source, output, resume, (url, parameters), answers)
+    answer(source, output, resume, (url, parameters), answers)
 
 
 @cli.command()
@@ -332,7 +284,7 @@ def doctor(archive: str, as_json: bool) -> None:
     is_flag=True,
     help="Do not end when the model cannot be loaded: /ping says why.",
 )
-def serve(model: str, **options: Any) -> None:
+def serve(model: str, **given: Any) -> None:
     """Serve the MODEL directory over HTTP; /docs says how to ask.
 
     Limits, keys and defaults are settings of the environment (TFSERVE_…).
@@ -342,80 +294,11 @@ def serve(model: str, **options: Any) -> None:
     with ahead(model) as first:
         from tfserve.server.run import serve as run
 
-        run(model, first=first, **options)
+        run(model, first=first, **given)
 
 
 def _parameters(given: dict[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in given.items() if v is not None and v is not False}
-
-
-def _answer(
-    source: str,
-    output: str | None,
-    resume: bool,
-    asked: tuple[str, dict[str, Any]],
-    answers: Callable[[Iterable[tuple[int, Any]]], Iterator[dict[str, Any]]],
-) -> None:
-    """Write ``answers`` to the samples of ``source``; ``asked`` is whom, and with what settings."""
-    from tfserve import outputs
-
-    samples = _samples(source)
-    if output is None:
-        bad = _write(answers(samples), sys.stdout)
-    else:
-        written = outputs.Output(output, outputs.question(source, *asked))
-        with storing(Path(output)):
-            done = written.done(lambda: _count(source)) if resume else 0
-            if done is None:
-                click.echo(f"{output} is complete", err=True)
-                return
-            if Path(output).is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            answered = answers(islice(samples, done, None))
-            with written.open(done) as file:
-                bad = _write(answered, file, start=done)
-    if bad:
-        click.echo(f"{bad:,} records could not be answered; their lines hold the error", err=True)
-
-
-def _samples(source: str) -> Iterator[tuple[int, Any]]:
-    """Line and raw record, or its error, lazily."""
-    from tfserve.tables import read_samples
-
-    if source == "-":
-        return enumerate(read_lines(sys.stdin.buffer), 1)
-    if not Path(source).is_file():
-        raise StorageError(
-            "storage.read",
-            f"found no file {source}; expected a .jsonl, .csv or .tsv file, or - for standard "
-            "input",
-        )
-    return read_samples(source)
-
-
-def _count(source: str) -> int | None:
-    return None if source == "-" else sum(1 for _ in _samples(source))
-
-
-def _parsed(samples: Iterable[tuple[int, Any]], predictor: Any) -> Iterator[Any]:
-    """Records validated here, where the line is known."""
-    for line, raw in samples:
-        yield records.parse(raw, use_bbox=predictor.encoder.use_bbox, line=line)
-
-
-def _write(answers: Iterable[dict[str, Any]], file: Any, start: int = 0) -> int:
-    """Write answers as JSON Lines; returns how many are errors."""
-    bad = 0
-    with jsonlines.Writer(file, dumps=dumps) as lines:
-        for answer in _progress(answers, start=start):
-            bad += "pred" not in answer  # a key `error` of the record travels along
-            lines.write(answer)
-    return bad
-
-
-def _progress(items: Iterable[Any], total: int | None = None, start: int = 0) -> Iterable[Any]:
-    bar: Iterable[Any] = tqdm(items, total=total, initial=start, unit=" records", disable=None)
-    return bar
 
 
 def _model_folder(model_name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,62 +22,63 @@ log = logging.getLogger("tfserve")
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.jsonl", "report.html"
 
 
-def compared(names: Sequence[str], found: Sequence[Evaluation]) -> dict[str, Any]:
-    """The metrics of two models on one table, and what sets them apart."""
-    one, other = found
-    return {
-        "models": {name: each.as_dict() for name, each in zip(names, found, strict=True)},
-        "differences": {
-            name: {**asdict(difference), "significant": difference.significant}
-            for name, difference in differences(
-                one.tally, other.tally, one.task.metric_names
-            ).items()
-        },
-    }
+@dataclass(frozen=True)
+class Evaluated:
+    """One model on a table, or two side by side.
 
-
-def write(
-    folder: Path,
-    told: Mapping[str, Any],
-    names: Sequence[str],
-    found: Sequence[Evaluation],
-    manifest: Manifest,
-) -> None:
-    """Write metrics, the first model's predictions, and the report if its extra is installed.
-
-    Parameters
+    Attributes
     ----------
-    told : what ``metrics.json`` holds
-    manifest : of the first model
-
-    Raises
-    ------
-    StorageError
-        Something cannot be written.
+    models : the model directories
+    found : what each makes of the table
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / METRICS, told)
-        with jsonlines.open(folder / PREDICTIONS, "w", dumps=dumps) as lines:
-            lines.write_all(found[0].answers)
-    try:
-        from tfserve.report import comparison, evaluation
-    except InstallError as error:
-        log.warning("no report was written: %s", error)
-        return
-    short = [Path(name).resolve().name for name in names]
-    if len(found) == 1:
-        page = evaluation.page(
-            found[0],
-            title=f"How good is {short[0]}?",
-            frequencies=manifest.data.get("train", {}).get("labels"),
-            history=manifest.history,
-        )
-    else:
-        differing = {
-            name: Difference(**{k: v for k, v in difference.items() if k != "significant"})
-            for name, difference in told["differences"].items()
+
+    models: Sequence[str]
+    found: Sequence[Evaluation]
+
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """What sets two models apart."""
+        one, other = self.found
+        return differences(one.tally, other.tally, one.task.metric_names)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        if len(self.found) == 1:
+            return self.found[0].as_dict()
+        pairs = zip(self.models, self.found, strict=True)
+        return {
+            "models": {model: each.as_dict() for model, each in pairs},
+            "differences": {
+                name: {**asdict(difference), "significant": difference.significant}
+                for name, difference in self.differences.items()
+            },
         }
-        distinct = short if len(set(short)) == len(short) else names
-        page = comparison.page(found[0], found[1], (distinct[0], distinct[1]), differing)
-    page.write(folder / REPORT)
+
+    def write(self, folder: Path, manifest: Manifest) -> None:
+        """Write metrics, the first model's predictions, and the report if its extra is installed.
+
+        ``manifest`` is that of the first model. Raises StorageError.
+        """
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / METRICS, self.as_dict())
+            with jsonlines.open(folder / PREDICTIONS, "w", dumps=dumps) as lines:
+                lines.write_all(self.found[0].answers)
+        try:
+            from tfserve.report import comparison, evaluation
+        except InstallError as error:
+            log.warning("no report was written: %s", error)
+            return
+        names = [Path(model).resolve().name for model in self.models]
+        if len(self.found) == 1:
+            page = evaluation.page(
+                self.found[0],
+                title=f"How good is {names[0]}?",
+                frequencies=manifest.data.get("train", {}).get("labels"),
+                history=manifest.history,
+            )
+        else:
+            one, other = self.found
+            first, second = names if names[0] != names[1] else self.models
+            page = comparison.page(one, other, (first, second), self.differences)
+        page.write(folder / REPORT)

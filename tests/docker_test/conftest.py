@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ import tiny  # noqa: E402
 from cloud import Cloud, cloud  # noqa: E402
 from conformance import KINDS, Served, conformance  # noqa: E402
 from engine import engine, own_image, stand_in  # noqa: E402
+from machine import need  # noqa: E402
+from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 
 import tfserve  # noqa: E402
 from tfserve.aws.source import requirements  # noqa: E402
@@ -109,3 +112,14 @@ def training_image(base: dict[str, str]) -> str:
     """Stands in for the HuggingFace training image with transformers 4."""
     compiler = "gcc g++ libc6-dev python3-dev"
     return stand_in("training-4", base, compiler, more=" ".join(requirements()))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need("chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        yield found
+        found.close()

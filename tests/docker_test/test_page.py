@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conformance import Served
-from machine import need
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from servers import own_server
 
 SHAPES = {
     "wide": {"width": 1100, "height": 800},
     "narrow": {"width": 360, "height": 700},
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need("chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        yield found
-        found.close()
 
 
 def opened(browser: Browser, url: str, shape: str, scheme: Any = "light") -> tuple[Page, list[str]]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from conformance import Served
-from machine import need
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tfserve import tables
 from tfserve.evaluation import evaluate
@@ -20,15 +16,11 @@ from tfserve.report import comparison, evaluation, exploration
 SIZES = {"wide": (1300, 900), "narrow": (360, 700)}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need("chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        yield found
-        found.close()
+def table_of(served: Served, split: str) -> tables.Table:
+    """A table that the model was trained with."""
+    file = served.model.parent / "data" / f"{split}.csv"
+    encoder = served.predictor.encoder
+    return tables.read_table(file, type(served.predictor.task), use_bbox=encoder.use_bbox)
 
 
 def opened(browser: Browser, file: Path, size: str, scheme: str) -> Page:
@@ -49,10 +41,8 @@ def opened(browser: Browser, file: Path, size: str, scheme: str) -> Page:
 
 
 def test_every_page_opens(served: Served, browser: Browser, tmp_path: Path) -> None:
-    task = served.predictor.task
-    boxed = served.predictor.encoder.use_bbox
-    table = tables.read_table(served.model.parent / "data" / "test.csv", type(task), use_bbox=boxed)
-    found = evaluate(served.predictor, table)
+    task, boxed = served.predictor.task, served.predictor.encoder.use_bbox
+    found = evaluate(served.predictor, table_of(served, "test"))
     differing = differences(found.tally, found.tally, task.metric_names)
     pages = {
         "evaluation": evaluation.page(found, title="How good?"),
@@ -78,13 +68,9 @@ def test_every_page_opens(served: Served, browser: Browser, tmp_path: Path) -> N
 
 
 def test_a_table_sorts_by_its_headings(served: Served, browser: Browser, tmp_path: Path) -> None:
-    task = served.predictor.task
-    boxed = served.predictor.encoder.use_bbox
-    table = tables.read_table(
-        served.model.parent / "data" / "train.csv", type(task), use_bbox=boxed
-    )
     file = tmp_path / "page.html"
-    evaluation.page(evaluate(served.predictor, table), title="t").write(file)
+    found = evaluate(served.predictor, table_of(served, "train"))
+    evaluation.page(found, title="t").write(file)
     page = opened(browser, file, "wide", "light")
     grid = page.locator("table.sorts").first
     numbers = grid.locator("tbody td.n:nth-child(2)")

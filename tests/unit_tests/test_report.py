@@ -129,6 +129,8 @@ def test_confusions_can_be_read_with_any_number_of_labels(labels: int) -> None:
     page = evaluation.page(found, title="t")
     text = read(page)
     assert "Confusion" in titles(page)
+    assert ("The 150 labels that are confused most" in text) == (labels == 200)
+    assert ("Labels that are confused stand side by side" in text) == (labels > 2)
     pair = max(
         ((a, b) for a, b in confusions(found)),
         key=lambda pair: list(confusions(found)).count(pair),

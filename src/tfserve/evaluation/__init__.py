@@ -8,7 +8,7 @@ entities. ``tfserve.report`` shows all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,8 @@ class Evaluation:
     tokens: Array
     capacity: int
     tally: Tally
-    metrics: dict[str, Any] = field(default_factory=dict)
-    intervals: dict[str, Interval] = field(default_factory=dict)
+    metrics: dict[str, Any]
+    intervals: dict[str, Interval]
 
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
@@ -73,7 +73,7 @@ def evaluate(
     answers = list(watched(stream))
     tally = task.tally(table.labels, answers)
     items = collector.items(table.labels)
-    metrics = task.metrics(table.labels, answers)
+    metrics = task.measured(tally)
     if items is not None:
         metrics["ece"] = items.calibration_error
     return Evaluation(

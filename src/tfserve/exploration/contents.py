@@ -41,14 +41,15 @@ def mentions(tables: Mapping[str, Table]) -> dict[str, Mentions]:
     """Of train, by type."""
     found = {name: _texts(table) for name, table in tables.items()}
     train = found.get("train", {})
+    seen = {kind: set(texts) for kind, texts in train.items()}
     return {
         kind: Mentions(
             count=len(texts),
-            distinct=len(set(texts)),
+            distinct=len(seen[kind]),
             words=float(np.mean([len(text.split()) for text in texts])),
             common=[text for text, _ in Counter(texts).most_common(3)],
             known={
-                name: float(np.mean([text in set(texts) for text in other[kind]]))
+                name: float(np.mean([text in seen[kind] for text in other[kind]]))
                 for name, other in found.items()
                 if name != "train" and other.get(kind)
             },

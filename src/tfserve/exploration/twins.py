@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
                 shingles = _shingles(bare)
                 sketch = MinHash(PERMUTATIONS, hashfunc=int)
                 sketch.update_batch(shingles.tolist())
-                for other in islice(index.query(sketch), MOST_CANDIDATES):
+                for other in sorted(index.query(sketch))[:MOST_CANDIDATES]:  # in no order at all
                     similarity = _jaccard(seen[other], shingles)
                     if similarity >= max(SIMILAR, best.get(other[0], (0.0, place))[0]):
                         best[other[0]] = (similarity, other)

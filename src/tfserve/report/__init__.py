@@ -15,7 +15,3 @@ try:
     import sklearn  # noqa: F401
 except ImportError as error:
     raise missing_extra(error.name or "matplotlib", "report") from None
-
-from tfserve.report.page import Page
-
-__all__ = ["Page"]

@@ -21,15 +21,15 @@ LEADING = 1 / 100
 def page(found: Exploration, *, title: str) -> Page:
     """The page; raises nothing for tables with problems, which it lists first."""
     task = tasks.get(found.check.task_name)
-    numeric = task.metric in ("rmse", "mse", "mae")
-    sections = [_summary(found)]
+    first = next(iter(found.tables.values()))
+    numeric = isinstance(first.rows[0].label, float)
+    sections = [_summary(found, numeric=numeric)]
     counted = any(split.labels for split in found.check.splits.values())
     if numeric:
         sections.append(_targets(found))
     elif counted:
         sections.append(_labels(found))
     sections.append(_lengths(found))
-    first = next(iter(found.tables.values()))
     if task.per_word and "train" in found.tables and counted:
         sections.append(_entities(found))
     elif not (numeric or task.per_word) and isinstance(first.rows[0].label, tuple):
@@ -43,7 +43,7 @@ def page(found: Exploration, *, title: str) -> Page:
     return Page(title, f"{found.check.task_name} · rows: {rows}", sections, notes)
 
 
-def _summary(found: Exploration) -> Section:
+def _summary(found: Exploration, *, numeric: bool) -> Section:
     header = ["split", "rows", f"median {found.unit}", f"longest {found.unit}", "same text twice",
               "of these labelled otherwise", "text also in train", "nearly one of an earlier split",
               "labels that train lacks"]  # fmt: skip
@@ -57,7 +57,9 @@ def _summary(found: Exploration) -> Section:
     cards = []
     train = found.check.splits.get("train")
     if train is not None:
-        cards = [("rows of train", f"{train.rows:,}", ""), *_imbalance(train.labels)]
+        cards = [("rows of train", f"{train.rows:,}", "")]
+        if train.labels and not numeric:
+            cards.append(_imbalance(train.labels))
     over = [split.over_capacity for split in found.check.splits.values()]
     if found.check.capacity is not None and over[0] is not None:
         told = f"more than the {found.check.capacity} tokens that the model sees"
@@ -69,11 +71,9 @@ def _summary(found: Exploration) -> Section:
     return Section("Summary", text, [Cards(cards), Grid(header, rows)])
 
 
-def _imbalance(labels: dict[str, float]) -> list[tuple[str, str, str]]:
-    if not labels or "std" in labels:
-        return []
+def _imbalance(labels: dict[str, float]) -> tuple[str, str, str]:
     most, least = max(labels.values()), min(labels.values())
-    return [("labels", f"{len(labels):,}", f"{most / max(1, least):,.0f} : 1 commonest to rarest")]
+    return ("labels", f"{len(labels):,}", f"{most / max(1, least):,.0f} : 1 commonest to rarest")
 
 
 def _labels(found: Exploration) -> Section:

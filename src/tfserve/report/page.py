@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tfserve import __version__
-from tfserve.artifact import storing
+from tfserve.artifact import storing, write_text
 from tfserve.tallies import Array
 
 MOST_CHARACTERS = 600
@@ -99,12 +98,7 @@ class Page:
         """Under its name when it is whole. Raises StorageError."""
         with storing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{file.name}.partial")
-            try:
-                partial.write_text(self.html(), "utf-8")
-                os.replace(partial, file)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_text(file, self.html())
 
 
 def is_number(value: Any) -> bool:

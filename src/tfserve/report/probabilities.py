@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -80,11 +81,7 @@ def _thinned(points: int) -> Array:
 
 def _reliability(items: Items, what: str) -> Section:
     confidence, right = items.confidence, items.right
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    some = counts > 0
-    sure = np.bincount(bins, confidence, BINS)[some] / counts[some]
-    hits = np.bincount(bins, right, BINS)[some] / counts[some]
+    hits, sure = calibration_curve(right, confidence, n_bins=BINS)
     panel = ("", "probability given", "share that is so", {"answers": (sure, hits)})
     names = ("right", "wrong") if items.exclusive else ("so", "not so")
     series = dict(zip(names, (confidence[right], confidence[~right]), strict=True))

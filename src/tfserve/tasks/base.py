@@ -205,7 +205,10 @@ class Task(ABC):
 
     def metrics(self, gold: Sequence[Any], answers: Sequence[Answer]) -> dict[str, Any]:
         """Metrics by name; ``per_label`` holds those of each label."""
-        tally = self.tally(gold, answers)
+        return self.measured(self.tally(gold, answers))
+
+    def measured(self, tally: Tally) -> dict[str, Any]:
+        """The metrics of a tally."""
         scores, by_label = tally.scores(), tally.by_label()
         found: dict[str, Any] = {name: scores[name] for name in self.metric_names}
         return {**found, "per_label": by_label} if by_label else found
@@ -219,8 +222,12 @@ class Task(ABC):
         """Raise ParameterError for what means nothing to this label space."""
         for name in self.parameters:
             if name not in self.understood and getattr(parameters, name) is not None:
-                expected = f"expected none for {len(self.labels)} labels: it decides between two"
-                raise ParameterError("parameters.value", f"{name}: {expected}", field=name)
+                raise ParameterError(
+                    "parameters.value",
+                    f"{name}: expected none for {len(self.labels)} labels; this model understands "
+                    f"{', '.join(self.understood)}",
+                    field=name,
+                )
 
     def check_hparams(self, hp: HParams) -> None:
         """Raise HParamsError for a choice that means nothing to this label space."""

@@ -128,7 +128,7 @@ def train(
             write_weights=loop.write_weights,
             tokenizer_files=pretrained.tokenizer_files(),
         )
-        metrics = results.write(Path(model_dir), output, data, hp, loop.state, dev_metrics)
+        metrics = results.write(Path(model_dir), output, data, hp)
         if checkpoint_dir is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
     metrics = loop.processes.from_main(metrics)

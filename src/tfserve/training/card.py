@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from tfserve.artifact import CARD, Manifest, storing
+from tfserve.artifact import CARD, Manifest, storing, write_text
 from tfserve.evaluation import Evaluation
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
@@ -18,7 +18,7 @@ MOST_LABELS = 100
 TEXT = """\
 # {title}
 
-{base} fine-tuned for `{task}` with [tfserve](https://pypi.org/project/tfserve/) {version}.
+{base} fine-tuned for `{task}` with tfserve {version}.
 
 ## Intended use
 
@@ -65,7 +65,7 @@ def write(model_dir: Path, manifest: Manifest, found: Mapping[str, Evaluation]) 
     """Write the card of a model directory. Raises StorageError."""
     file = model_dir / CARD
     with storing(file):
-        file.write_text(text(manifest, found), "utf-8")
+        write_text(file, text(manifest, found))
 
 
 def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonlines
 
-from tfserve.artifact import REPORT, storing, write_json
+from tfserve.artifact import REPORT, Manifest, storing, write_json
 from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation, evaluate
@@ -18,40 +18,33 @@ from tfserve.hparams import HParams
 from tfserve.predictor import load
 from tfserve.tables import Tables
 from tfserve.training import card
-from tfserve.training.checkpoints import State
 
 log = logging.getLogger("tfserve")
 
 
-def write(
-    model_dir: Path,
-    output: Path,
-    data: Tables,
-    hp: HParams,
-    state: State,
-    dev_metrics: Mapping[str, Any],
-) -> dict[str, Any]:
+def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str, Any]:
     """Ask the saved model about dev and test, and write what it makes of them.
 
     ``metrics.json`` and ``test_predictions.jsonl`` go to ``output``, the card to ``model_dir`` and
     reports to both. Returns the metrics. Raises StorageError.
     """
     predictor = load(model_dir, precision=hp.precision)
+    assert predictor.artifact is not None
+    manifest = predictor.artifact.manifest
     found = {name: evaluate(predictor, table) for name, table in data.items() if name != "train"}
     metrics = {name: one.as_dict() for name, one in found.items()}
-    metrics["dev"] = {**dev_metrics, **metrics["dev"]}
-    rows = {name: len(table.rows) for name, table in data.items()}
-    results = {**metrics, "history": state.history, "rows": rows, "hparams": hp.as_dict()}
+    metrics["dev"] = {**manifest.metrics["dev"], **metrics["dev"]}
+    rows = {name: told["rows"] for name, told in manifest.data.items()}
+    results = {**metrics, "history": manifest.history, "rows": rows, "hparams": hp.as_dict()}
     with storing(output):
         write_json(output / "metrics.json", results)
         if "test" in found:
             _predictions(output / "test_predictions.jsonl", found["test"])
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
     try:
-        assert predictor.artifact is not None
-        card.write(model_dir, predictor.artifact.manifest, found)
+        card.write(model_dir, manifest, found)
         if hp.report:
-            _reports(found, state, data, (model_dir / REPORT, output / REPORT))
+            _reports(found, manifest, (model_dir / REPORT, output / REPORT))
     except InstallError as error:
         log.warning("no report was written: %s", error)
     except Exception:  # the model is safe by now, and must not be lost by what is wrong here
@@ -66,7 +59,7 @@ def _predictions(file: Path, found: Evaluation) -> None:
 
 
 def _reports(
-    found: Mapping[str, Evaluation], state: State, data: Tables, folders: tuple[Path, ...]
+    found: Mapping[str, Evaluation], manifest: Manifest, folders: tuple[Path, ...]
 ) -> None:
     """One page for each split."""
     from tfserve.report import evaluation as report
@@ -75,13 +68,12 @@ def _reports(
         "Dev chose the checkpoint, and temperatures and thresholds were fitted to it: its figures "
         "are somewhat too good. Test is what to go by."
     ]
-    frequencies = type(found["dev"].task).label_counts(data.train.labels)
     for name, one in found.items():
         page = report.page(
             one,
             title=f"How good is the model on {name}?",
-            frequencies=frequencies,
-            history=state.history,
+            frequencies=manifest.data["train"]["labels"],
+            history=manifest.history,
             notes=notes if name == "dev" else (),
         )
         for folder in folders:
