@@ -71,10 +71,10 @@ class HParams:
         None,
         float,
         "Peak learning rate of AdamW. Default: 5e-5 for an encoder of 768 dimensions (BERT base), "
-        "in inverse proportion for others.",
+        "less for wider ones and more for narrower ones, by the square of the width; at most 5e-4.",
         above=0,
         most=1,
-        search=Range(low=1e-5, high=3e-4, log=True),
+        search=Range(low=1e-5, high=1e-3, log=True),
     )
     warmup_ratio: float = _hp(
         0.1,

@@ -84,6 +84,21 @@ def largest_difference(a: Path, b: Path) -> float:
     )
 
 
+def test_rows_of_several_windows_are_spread_over_processes(tmp_path: Path) -> None:
+    pretrained = tiny.model(tmp_path / "pretrained", initializer_range=0.2)
+    rows = [(" ".join([text] * (1 + i % 3)), label)
+            for i, (text, label) in enumerate(tiny.rows("classif", 23))]  # fmt: skip
+    tiny.table(tmp_path / "data" / "train.csv", rows, ("text", "labels"))
+    tiny.table(tmp_path / "data" / "dev.csv", rows[:8], ("text", "labels"))
+    hp = tiny.hparams(
+        "classif", pretrained, max_steps=6, eval_steps=3, learning_rate=1e-3,
+        long_text="window", max_length=32, report=False,
+    )  # fmt: skip
+    one = alone(tmp_path / "one", {**hp, "per_device_train_batch_size": 10})
+    two = together(tmp_path / "two", {**hp, "per_device_train_batch_size": 5})
+    assert largest_difference(one, two) < 1e-5
+
+
 @pytest.mark.parametrize(("task", "pair"), [("classif", by_torchrun), ("ner", together)])
 def test_two_processes_give_the_weights_of_one_with_twice_the_batch(
     task: str, pair: Callable[[Path, dict[str, Any]], Path], tmp_path: Path

@@ -1070,3 +1070,12 @@ def test_regression_metrics_are_those_of_scikit_learn() -> None:
     assert metrics["pearson"] == pytest.approx(np.corrcoef(gold, predicted)[0, 1])
     ranks = [np.argsort(np.argsort(values)) for values in (gold, predicted)]
     assert metrics["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_the_head_of_many_labels_begins_with_how_common_they_are() -> None:
+    rows = [("a",)] * 6 + [("b",)] * 2 + [()] * 8
+    bias = type(MULTI).fit(rows).head_bias(rows, None)
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), [6.5 / 17, 2.5 / 17], rtol=1e-6)
+    weighed = type(MULTI).fit(rows).head_bias(rows, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(weighed - bias, [0.0, np.log(2)], rtol=1e-6)
+    assert ABC.head_bias(["a", "b"], None) is None

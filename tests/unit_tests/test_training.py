@@ -474,7 +474,7 @@ def test_one_seed_gives_the_same_weights_bit_for_bit_and_another_gives_others(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_long_texts_train_window_by_window(task: str, encoder: Path, tmp_path: Path) -> None:
+def test_long_texts_train_by_their_windows(task: str, encoder: Path, tmp_path: Path) -> None:
     long = [
         (" ".join([text] * 9), " ".join([label] * 9) if task == "ner" else label)
         for text, label in tiny.rows(task, 16)

@@ -246,6 +246,13 @@ class Task(ABC):
         """Of the probabilities of such rows; None where there are none."""
         return None
 
+    def head_bias(self, labels: Sequence[Any], weights: Array | None) -> Array | None:
+        """Where the bias of the head begins, ``(labels,)``; None: at zero.
+
+        ``labels`` are train's, ``weights`` those of the loss.
+        """
+        return None
+
     @property
     def all_scores(self) -> dict[str, Any]:
         """The parameters that make answers comparable number by number."""

@@ -126,6 +126,14 @@ class MultilabelClassif(Task):
             logits, targets, pos_weight=weights, reduction="sum"
         )
 
+    def head_bias(self, labels: Sequence[tuple[str, ...]], weights: Array | None) -> Array:
+        """The log-odds of each label (Lin et al., "Focal loss for dense object detection", 2017,
+        section 4.1): otherwise the first steps teach the encoder only that labels are rare."""
+        counts = self.label_counts(labels)
+        given = np.array([counts.get(label, 0) for label in self.labels])
+        odds = (given + 0.5) / (len(labels) - given + 0.5)
+        return np.log(odds * (1.0 if weights is None else weights)).astype(np.float32)
+
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
     ) -> list[Answer]:

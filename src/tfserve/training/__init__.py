@@ -1,10 +1,10 @@
 """Training: tables and a pretrained encoder in, a model directory out.
 
 ``train`` is the story; its chapters are ``pretrained`` (where a model comes from), ``examples``
-(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``vocabulary`` (the
-embeddings that are trained), ``processes`` (several that train one model), ``checkpoints`` (killed
-and resumed, bit for bit), ``logs`` (what is printed and drawn), ``results`` (what is left behind)
-and ``card`` (the model card).
+(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``optimization`` (what the
+optimizer is told), ``vocabulary`` (the embeddings that are trained), ``processes`` (several that
+train one model), ``checkpoints`` (killed and resumed, bit for bit), ``logs`` (what is printed and
+drawn), ``results`` (what is left behind) and ``card`` (the model card).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -32,9 +32,10 @@ from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
 from tfserve.tasks.base import CALIBRATION, MINIMISED, Answer, Array
 from tfserve.training.checkpoints import Checkpoints, State, Stop
-from tfserve.training.examples import Examples
+from tfserve.training.examples import Examples, pooled
 from tfserve.training.logs import Logs, numbers
-from tfserve.training.pretrained import Pretrained
+from tfserve.training.optimization import parameter_groups, schedule, usual_rate
+from tfserve.training.pretrained import Pretrained, begin_at
 from tfserve.training.processes import Processes
 from tfserve.training.vocabulary import Vocabulary
 
@@ -42,8 +43,6 @@ EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
 """By default a table gets 3 epochs, a small one as many as make 600 steps, at most 20."""
 
 EVAL_STEPS = 500
-BASE_RATE, BASE_WIDTH = 5e-5, 768
-"""The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one."""
 
 Evaluated = tuple[dict[str, Any], Task]
 """Metrics on dev, and the task as it was calibrated there."""
@@ -92,13 +91,15 @@ class Loop:
 
         transformers.set_seed(hp.seed)
         model = pretrained.model(task, use_bbox=hp.use_bbox, dropout=hp.dropout)
+        if (bias := task.head_bias(train.table.labels, self.weights)) is not None:
+            begin_at(model, bias)
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
         self.vocabulary = Vocabulary(model, occurring, self.pad_id)
         self.encoder_parameters = list(model.base_model.parameters())
         # torch 2.3 has no fused AdamW on CPUs.
         fused = not on_cpu or torch.__version__ >= "2.4"
-        groups = _groups(model, hp.weight_decay)
-        self.learning_rate = hp.learning_rate or BASE_RATE * BASE_WIDTH / model.config.hidden_size
+        groups = parameter_groups(model, hp.weight_decay)
+        self.learning_rate = hp.learning_rate or usual_rate(model.config.hidden_size)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -112,7 +113,7 @@ class Loop:
         self.divisor = (counted or 1.0) / self.steps_per_epoch
         self.total = hp.max_steps or math.ceil(self.epochs * self.steps_per_epoch)
         self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
-        self.schedule = _schedule(hp, self.learning_rate, self.total)
+        self.schedule = schedule(hp, self.learning_rate, self.total)
         rows = hp.per_device_eval_batch_size * 128
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
         engine.budget = min(engine.budget, rows) if on_cpu else rows
@@ -198,17 +199,20 @@ class Loop:
         return waited or (self.state.step >= self.total and self.state.evaluated == self.state.step)
 
     def _epoch(self, number: int) -> list[list[Array]]:
-        """The batches of an epoch, grouped into optimizer steps."""
+        """The optimizer steps of an epoch, in pieces of as many windows as a batch has rows."""
         rng = np.random.default_rng((self.hp.seed, number))
         batches = plan_epoch(self.train.lengths, self.batch_size, rng)
+        most, world = self.hp.per_device_train_batch_size, self.processes.world
+        pieces = [list(self.train.pieces(batch, most, world)) for batch in batches]
         size = self.hp.gradient_accumulation_steps
-        return [batches[i : i + size] for i in range(0, len(batches), size)]
+        return [list(chain(*pieces[i : i + size])) for i in range(0, len(pieces), size)]
 
     def _step(self, group: list[Array], rate: float) -> Any:
-        """One optimizer step over the batches of ``group``; its mean loss, detached."""
+        """One optimizer step over the pieces of ``group``; its mean loss, detached."""
         step, hp, world, rank = self.state.step, self.hp, self.processes.world, self.processes.rank
         self.model.train()
         torch.manual_seed(hp.seed * 1_000_003 + step * world + rank)
+        rng = np.random.default_rng((hp.seed, step, rank))
         frozen = step < hp.freeze_encoder_steps
         if step == 0 or self.encoder_parameters[0].requires_grad == frozen:
             for parameter in self.encoder_parameters:
@@ -219,11 +223,17 @@ class Loop:
             mine = rows[rank::world]
             # A ragged batch may leave a process without a row: it runs one that counts nothing.
             share = float(len(mine) > 0)
-            batch, targets = self.train.batch(
-                mine if len(mine) else rows[:1], self.pad_id, self.task.per_word
+            batch, targets, owners = self.train.batch(
+                mine if len(mine) else rows[:1],
+                self.pad_id,
+                per_word=self.task.per_word,
+                most=hp.per_device_train_batch_size if share else 1,
+                rng=rng,
             )
-            logits = self.model(**tensors(batch, self.device)).logits
-            loss = self.task.loss_sum(logits.float(), self._tensor(targets), weights)
+            logits = self.model(**tensors(batch, self.device)).logits.float()
+            if owners is not None:
+                logits = pooled(logits, self._tensor(owners))
+            loss = self.task.loss_sum(logits, self._tensor(targets), weights)
             # Processes average their gradients; the sum over all of them is what is wanted.
             loss = loss * (share * world / self.divisor)
             self.accelerator.backward(loss)
@@ -350,32 +360,13 @@ class Loop:
         digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
         digest.update(f"{self.processes.world} {self.total}".encode())
         for examples in (self.train, self.dev):
-            for window, target in zip(examples.windows, examples.targets, strict=True):
-                digest.update(window.key + target.tobytes())
+            for window in examples.windows:
+                digest.update(window.key)
+            for target in examples.targets:
+                digest.update(target.tobytes())
         return digest.hexdigest()
 
 
 def _raw(record: Record) -> dict[str, Any]:
     raw: dict[str, Any] = {"text": record.text} if record.given is None else {"words": record.given}
     return raw if record.bbox is None else {**raw, "bbox": record.bbox.tolist()}
-
-
-def _schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
-    """The share of ``rate`` at each step, from transformers' schedule of that name."""
-    scheduler = transformers.get_scheduler(
-        hp.lr_scheduler_type,
-        torch.optim.SGD([torch.zeros(1)], lr=rate),
-        num_warmup_steps=round(hp.warmup_ratio * total),
-        num_training_steps=total,
-    )
-    schedule: Callable[[int], float] = scheduler.lr_lambdas[0]
-    return schedule
-
-
-def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: biases and norms are not pulled to zero."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -14,6 +14,7 @@ from tfserve.encoding import capacity, load_tokenizer, takes_bbox
 from tfserve.engines.torch import load_pretrained
 from tfserve.errors import ModelError
 from tfserve.tasks import Task
+from tfserve.tasks.base import Array
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,18 @@ class Pretrained:
             ignore_mismatched_sizes=True,
             **rates,
         ).float()
+
+
+def begin_at(model: Any, bias: Array) -> None:
+    """Set the bias of the head, which is the last linear layer with an output per label."""
+    from torch import from_numpy, nn, no_grad
+
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
+    for head in reversed(heads):
+        if head.out_features == len(bias):
+            with no_grad():
+                head.bias.copy_(from_numpy(bias))
+            return
 
 
 def _download(model_name: str) -> Path:
