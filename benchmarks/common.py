@@ -41,8 +41,8 @@ def parser(description: str | None, rounds: int = 3) -> argparse.ArgumentParser:
     return made
 
 
-def machine() -> str:
-    """Processor, cores and versions, in a line."""
+def machine(precision: str = "auto") -> str:
+    """Processor, cores, the precision that it takes, and versions, in a line."""
     import torch
     import transformers
 
@@ -52,7 +52,7 @@ def machine() -> str:
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
         if line.startswith("model name"):
             processor = line.partition(":")[2].strip()
-    native = resolve_precision("auto", torch.device("cpu"))
+    native = resolve_precision(precision, torch.device("cpu"))
     return (
         f"{processor}, {torch.get_num_threads()} cores, {native}; torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"

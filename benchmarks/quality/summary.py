@@ -1,14 +1,15 @@
-"""The table of what `study.py` measured.
+"""The tables of what `study.py` and `variants.py` measured.
 
-    python benchmarks/quality/summary.py RESULTS.jsonl docs/quality.md
+    python benchmarks/quality/summary.py quality RESULTS.jsonl docs/quality.md
+    python benchmarks/quality/summary.py variants RESULTS.jsonl docs/quality.md
 
-writes it between its marks in the document: the metric on test, median and range of the seeds, the
-seconds of a job, and who is ahead.
+writes one between its marks in the document. Of the study: the metric on test, median and range of
+the seeds, the seconds of a job, and who is ahead. Of the variants: what each adds to the defaults
+with the same seeds.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -18,54 +19,84 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import machine, spread, table
+from jobs import read
 from methods import METHODS, TASKS
 
-BEGIN, END = "<!-- quality: begin -->\n", "<!-- quality: end -->"
 SHOWN = {"classif": "accuracy", "multilabel-classif": "f1_micro", "ner": "f1",
          "regression": "pearson"}  # fmt: skip
 NAMES = {"tfserve": "tfserve", "example": "example scripts", "words": "TF-IDF, linear"}
+Results = dict[tuple[str, str], dict[int, dict[str, Any]]]
+"""Set and method → seed → a line of the results."""
 
 
 def main() -> None:
     """Read, write."""
-    lines = Path(sys.argv[1]).read_text("utf-8").splitlines()
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        result = json.loads(line)
-        found[result["set"], result["method"]].append(result)
+    what, results, document = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    found: Results = defaultdict(dict)
+    for line in read(results):
+        found[line["set"], line["method"]][line["seed"]] = line
+    made = {"quality": quality, "variants": variants}[what](found)
+    seeds = sorted({seed for lines in found.values() for seed in lines})
+    under = f"{machine('fp32')}; a core a job; {len(seeds)} seed{'s' * (len(seeds) != 1)}"
+    begin, end = f"<!-- {what}: begin -->\n", f"<!-- {what}: end -->"
+    text = document.read_text("utf-8")
+    if begin not in text:
+        sys.exit(f"found no {begin.strip()} in {document}; expected the marks of the table")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    document.write_text(f"{before}{begin}{under}\n\n{made}\n{end}{after}", "utf-8")
+
+
+def values(found: Results, name: str, method: str, metric: str) -> dict[int, float]:
+    """Seed → metric, of jobs that have it."""
+    lines = found.get((name, method), {})
+    return {s: line["metrics"][metric] for s, line in lines.items() if metric in line["metrics"]}
+
+
+def quality(found: Results) -> str:
+    """A row a data set."""
     rows = []
     for name, task in TASKS.items():
         metric = SHOWN[task]
-        cells: dict[str, str] = {}
-        middles: dict[str, float] = {}
-        for method in METHODS:
-            results = found.get((name, method), [])
-            values = [result["metrics"][metric] for result in results]
-            cells[method] = spread(values, 3) if values else "-"
-            if values:
-                middles[method] = statistics.median(values)
-        errors = [
-            r["metrics"]["ece"] for r in found.get((name, "tfserve"), []) if "ece" in r["metrics"]
-        ]
-        seconds = [
-            f"{statistics.median(r['seconds'] for r in found[name, method]):.0f}"
-            if found.get((name, method))
-            else "-"
-            for method in NAMES
-        ]
-        first = max(middles, key=middles.__getitem__) if len(middles) == len(METHODS) else "-"
+        each = {m: list(values(found, name, m, metric).values()) for m in METHODS}
+        middles = {m: statistics.median(v) for m, v in each.items() if v}
+        first = max(middles, key=middles.__getitem__) if len(middles) == len(METHODS) else None
+        notes = (
+            list(values(found, name, "tfserve", metric).values())
+            for metric in ("ece", "ece_floor", "f1_micro_at_half")
+        )
+        seconds = (
+            [line["seconds"] for line in found.get((name, m), {}).values()] for m in NAMES
+        )  # fmt: skip
         rows.append([
-            name, metric, *(cells[method] for method in NAMES), NAMES.get(first, first),
-            spread(errors, 3) if errors else "-", *seconds,
+            name, metric, *(cell(each[m]) for m in NAMES), NAMES[first] if first else "-",
+            *map(cell, notes), *(f"{statistics.median(s):.0f}" if s else "-" for s in seconds),
         ])  # fmt: skip
-    header = ["set", "metric", *NAMES.values(), "ahead", "ECE of tfserve",
+    header = ["set", "metric", *NAMES.values(), "ahead", "ECE", "of which chance", "at 0.5",
               *(f"s, {name}" for name in NAMES.values())]  # fmt: skip
-    document = Path(sys.argv[2])
-    text = document.read_text("utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    document.write_text(
-        f"{before}{BEGIN}{machine()}\n\n{table(header, rows)}\n{END}{after}", "utf-8"
-    )
+    return table(header, rows)
+
+
+def variants(found: Results) -> str:
+    """A row a variant: its differences from the defaults, seed by seed."""
+    names = [name for name in TASKS if (name, "defaults") in found]
+    rows = []
+    for variant in dict.fromkeys(method for _, method in found):
+        cells = []
+        for name in names:
+            metric = SHOWN[TASKS[name]]
+            usual = values(found, name, "defaults", metric)
+            changed = values(found, name, variant, metric)
+            apart = [changed[seed] - usual[seed] for seed in usual if seed in changed]
+            cells.append(cell(list(changed.values()) if variant == "defaults" else apart))
+        rows.append([variant, *cells])
+    return table(["variant", *(f"{name}, {SHOWN[TASKS[name]]}" for name in names)], rows)
+
+
+def cell(given: list[float]) -> str:
+    """Median and range, the value where there is one, or nothing."""
+    if len(given) == 1:
+        return f"{given[0]:.3f}"
+    return spread(given, 3) if given else "-"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,261 @@
+"""What might make models better: each is tfserve with one thing changed.
+
+What is a hyperparameter is given as one; the rest is put in place here, since what did not pay has
+no place in the library.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jobs import Method, Result, work
+from methods import FIXED, TASKS
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import DATA, minilm
+
+import tfserve
+from tfserve.tasks import Task, get
+from tfserve.training import loop
+from tfserve.training.loop import Loop
+from tfserve.training.pretrained import Pretrained
+
+ROWS = {"banking77": 3000, "goemotions": 4000, "wnut17": 1700, "emobank_valence": 2000}
+"""Of train so many, drawn anew by every seed; the rest is held out."""
+MEANT = {
+    "head at frequencies": ("classif", "ner"),
+    "head at zero": ("multilabel-classif",),
+    **dict.fromkeys(
+        ("label smoothing", "focal loss", "class weights"), ("classif", "multilabel-classif", "ner")
+    ),
+}
+"""Tasks of the variants that do not mean something to all."""
+HELD_OUT = {"dev": 500, "test": 1500}
+"""At most."""
+
+
+def with_hparams(**changed: Any) -> Method:
+    """The defaults but for these."""
+
+    def method(name: str, seed: int) -> Result:
+        hparams = {**FIXED, "task_name": TASKS[name], "model_name": minilm(), "seed": seed}
+        with tempfile.TemporaryDirectory() as folder:
+            table = part(name, seed, Path(folder))
+            started = time.perf_counter()
+            metrics = tfserve.train(
+                {**hparams, **changed}, train_dir=table, model_dir=f"{folder}/model"
+            )
+            return time.perf_counter() - started, metrics["test"]
+
+    return method
+
+
+def part(name: str, seed: int, folder: Path) -> Path:
+    """Some rows of each split of a set, in ``folder``."""
+    for split, most in {"train": ROWS[name], **HELD_OUT}.items():
+        header, *rows = (DATA / name / f"{split}.csv").read_text("utf-8").splitlines()
+        kept = random.Random(seed).sample(rows, min(most, len(rows)))
+        (folder / f"{split}.csv").write_text("\n".join([header, *kept, ""]), "utf-8")
+    return folder
+
+
+def focal(name: str, seed: int) -> Result:
+    """Lin et al., "Focal loss for dense object detection", 2017: each row's loss times
+    (1 - p)^2, where p is what the model gives to the truth."""
+
+    def loss_sum(self: Task, logits: Any, targets: Any, weights: Any) -> Any:
+        if self.name == "multilabel-classif":
+            losses = nn.functional.binary_cross_entropy_with_logits(
+                logits, targets, reduction="none"
+            )
+        else:
+            losses = nn.functional.cross_entropy(
+                logits.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=-100
+            )
+        return (losses * (1 - torch.exp(-losses)) ** 2).sum()
+
+    get(TASKS[name]).loss_sum = loss_sum  # type: ignore[method-assign]
+    return with_hparams()(name, seed)
+
+
+def smoothed(name: str, seed: int) -> Result:
+    """Szegedy et al., "Rethinking the Inception architecture", 2016: a tenth of the target is
+    spread over all labels."""
+
+    def loss_sum(self: Task, logits: Any, targets: Any, weights: Any) -> Any:
+        if self.name == "multilabel-classif":
+            return nn.functional.binary_cross_entropy_with_logits(
+                logits, targets * 0.9 + 0.05, reduction="sum"
+            )
+        return nn.functional.cross_entropy(
+            logits.flatten(0, -2), targets.flatten(), reduction="sum", ignore_index=-100,
+            label_smoothing=0.1,
+        )  # fmt: skip
+
+    get(TASKS[name]).loss_sum = loss_sum  # type: ignore[method-assign]
+    return with_hparams()(name, seed)
+
+
+def layerwise(name: str, seed: int) -> Result:
+    """Howard and Ruder, "Universal language model fine-tuning", 2018: each layer learns at 0.8 of
+    the rate of the one above it. Here as a scale of AdamW's step."""
+
+    def groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+        layers = int(model.config.num_hidden_layers)
+        made = []
+        for parameter_name, parameter in model.named_parameters():
+            found = re.search(r"layer\.(\d+)\.", parameter_name)
+            depth = 0 if "embeddings" in parameter_name else layers + 1
+            depth = int(found[1]) + 1 if found else depth
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            made.append({"params": [parameter], "weight_decay": decay,
+                         "scale": 0.8 ** (layers + 1 - depth)})  # fmt: skip
+        return made
+
+    class Scaled(torch.optim.AdamW):
+        """Its groups' rates are scaled just before a step."""
+
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                group["lr"] = group["lr"] * group["scale"]
+            return super().step(closure)
+
+    loop.parameter_groups = groups  # type: ignore[attr-defined]
+    torch.optim.AdamW = Scaled  # type: ignore[misc]
+    return with_hparams()(name, seed)
+
+
+def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
+    """The defaults with a model that ``change`` was done to."""
+
+    def method(name: str, seed: int) -> Result:
+        plain = Pretrained.model
+
+        def model(self: Pretrained, task: Task, **options: Any) -> Any:
+            made = plain(self, task, **options)
+            return change(made, task) or made
+
+        Pretrained.model = model  # type: ignore[method-assign]
+        return with_hparams(**hparams)(name, seed)
+
+    return method
+
+
+class MultiDropout(nn.Module):
+    """Inoue, "Multi-sample dropout for accelerated training and better generalization", 2019:
+    the mean of five heads that share their weights and differ in what they drop."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        if not self.training:
+            return nn.functional.linear(hidden, self.weight, self.bias)
+        masked = [nn.functional.dropout(hidden, 0.3) for _ in range(5)]
+        return nn.functional.linear(torch.stack(masked).mean(0), self.weight, self.bias)
+
+
+def multi_dropout(model: Any, task: Task) -> None:
+    """Five masks before the head. The mean of linear heads is the head of the mean."""
+    model.classifier = MultiDropout(model.classifier)
+
+
+def low_rank(name: str, seed: int) -> Result:
+    """Hu et al., "LoRA", 2021: matrices of rank 16 beside every linear layer, and the head."""
+    import peft
+
+    plain_init, plain_write = Loop.__init__, Loop.write_weights
+    adapted: list[Any] = []
+
+    def change(model: Any, task: Task) -> None:
+        heads = r"(?!.*classifier).*(query|key|value|dense)"
+        config = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=heads)
+        adapted.append(peft.LoraModel(model, config, "default"))
+
+    def init(self: Loop, *args: Any, **options: Any) -> None:
+        plain_init(self, *args, **options)
+        model = self.accelerator.unwrap_model(self.model)
+        for parameter_name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in parameter_name or "classifier" in parameter_name)
+        self.encoder_parameters = [p for n, p in model.named_parameters() if "lora_" in n]
+
+    def write(self: Loop, folder: Path) -> None:
+        adapted[0].merge_and_unload()
+        plain_write(self, folder)
+
+    Loop.__init__, Loop.write_weights = init, write  # type: ignore[method-assign]
+    return altered(change, learning_rate=1e-3)(name, seed)
+
+
+def at_frequencies(name: str, seed: int) -> Result:
+    """The bias of the head begins with the frequencies of the labels, as multilabel's does."""
+
+    def head_bias(self: Task, labels: Any, weights: Any) -> Any:
+        found = np.concatenate([np.atleast_1d(self.target(label)) for label in labels])
+        counts = np.bincount(found, minlength=len(self.labels))
+        return np.log(counts / counts.sum()).clip(-9).astype(np.float32)
+
+    get(TASKS[name]).head_bias = head_bias  # type: ignore[method-assign]
+    return with_hparams()(name, seed)
+
+
+def at_zero(name: str, seed: int) -> Result:
+    """The bias of a multilabel head begins at zero, as transformers has it."""
+    get(TASKS[name]).head_bias = lambda self, labels, weights: None  # type: ignore[method-assign]
+    return with_hparams()(name, seed)
+
+
+def longer(name: str, seed: int) -> Result:
+    """Twice the epochs of the defaults."""
+    steps = -(-ROWS[name] // 16)
+    epochs = max(loop.EPOCHS, -(-loop.SMALL_TABLE_STEPS // steps))
+    return with_hparams(num_train_epochs=2 * epochs)(name, seed)
+
+
+VARIANTS: dict[str, Method] = {
+    "defaults": with_hparams(),
+    "rate 1e-4": with_hparams(learning_rate=1e-4),
+    "rate 4e-4": with_hparams(learning_rate=4e-4),
+    "head at frequencies": at_frequencies,
+    "head at zero": at_zero,
+    "class weights": with_hparams(class_weights="balanced"),
+    "focal loss": focal,
+    "twice the epochs": longer,
+    "layer-wise rates": layerwise,
+    "label smoothing": smoothed,
+    "dropout 0.1": with_hparams(dropout=0.1),
+    "multi-dropout": altered(multi_dropout),
+    "head first": with_hparams(freeze_encoder_steps=60),
+    "LoRA": low_rank,
+    "cosine": with_hparams(lr_scheduler_type="cosine"),
+}
+
+
+def main() -> None:
+    """Every variant on a part of every set."""
+    results, seeds = Path(sys.argv[1]), range(3)
+    jobs = [
+        (variant, name, seed)
+        for seed in seeds
+        for variant in VARIANTS
+        for name in ROWS
+        if TASKS[name] in MEANT.get(variant, TASKS.values())
+    ]
+    work(results, jobs, VARIANTS)
+
+
+if __name__ == "__main__":
+    main()
