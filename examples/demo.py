@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layoutlm import boxed_model
+
 import tfserve
 from tfserve import checks
 from tfserve.errors import StoppedError
@@ -119,29 +121,6 @@ def run(example: Example, model_name: str) -> dict[str, Any]:
     return dict(metrics["test"])
 
 
-def boxed_model(minilm: Path, folder: Path) -> Path:
-    """A LayoutLM that begins with MiniLM's weights: boxes are all that it still has to learn."""
-    import torch
-    import transformers
-
-    from tfserve.engines.torch import quiet
-
-    with quiet():
-        text = transformers.AutoModel.from_pretrained(minilm)
-        config = transformers.LayoutLMConfig(
-            **{k: v for k, v in text.config.to_dict().items() if k != "model_type"}
-        )
-        boxed = transformers.LayoutLMModel(config)
-        missing = boxed.load_state_dict(text.state_dict(), strict=False).missing_keys
-        with torch.no_grad():  # nothing at first, so that they do not disturb the rest
-            for name in missing:
-                boxed.get_parameter(name).zero_()
-        boxed.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(minilm / name, folder / name)
-    return folder
-
-
 def _short(answer: dict[str, Any]) -> Any:
     """Of a tagged text only its entities."""
     if "entities" not in answer:
@@ -155,6 +134,8 @@ def main() -> None:
 
     model_name = str(get_model_path())
     chosen = [e for e in EXAMPLES if not sys.argv[1:] or e.name in sys.argv[1:]]
+    if not chosen:
+        sys.exit(f"expected some of {', '.join(e.name for e in EXAMPLES)}")
     OUTPUT.mkdir(exist_ok=True)
     try:
         results = {example: run(example, model_name) for example in chosen}

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-SNIPPET = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
+import snippets
+from snippets import ROOT
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    return folder
+    return snippets.workplace(tmp_path_factory.mktemp("readme"))
 
 
 def test_every_snippet_of_the_readme_runs(workplace: Path) -> None:
-    snippets = SNIPPET.findall((ROOT / "README.md").read_text("utf-8"))
-    assert [kind for kind, _ in snippets] == ["bash", "python", "python", "bash"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    outputs = []
-    for kind, code in snippets:
-        command = ["bash", "-euc", code] if kind == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(
-            command, cwd=workplace, env={**os.environ, "PATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        outputs.append(done.stdout.splitlines())
+    ran = snippets.run("README.md", workplace)
+    assert [kind for kind, _ in ran] == ["bash", "python", "python", "bash"]
+    outputs = [lines for _, lines in ran]
     shell, python, handlers, archive = outputs
     assert shell[-1].startswith('{"pred":"') and shell[-1].endswith('"id":7}')
     answers = (workplace / "answers.jsonl").read_text("utf-8").splitlines()
