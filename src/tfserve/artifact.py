@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -126,6 +127,19 @@ def make_task(manifest: Manifest) -> tasks.Task:
     """The fitted task that a manifest describes."""
     state = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest.task_state.items()}
     return tasks.get(manifest.task)(**state)
+
+
+def golden_difference(manifest: Manifest, answers: Sequence[Any]) -> float:
+    """The largest difference of ``answers`` from the golden ones, 0..1.
+
+    Infinite where there are fewer or more, or what stands there is none.
+    """
+    task = make_task(manifest)
+    try:
+        pairs = zip((pair["answer"] for pair in manifest.golden), answers, strict=True)
+        return float(max((task.distance(one, other) for one, other in pairs), default=0.0))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def make_encoder(manifest: Manifest, tokenizer_file: Path) -> Encoder:
@@ -311,12 +325,15 @@ def _without_truncation(file: Path) -> None:
 
 
 def vendor(folder: Path) -> None:
-    """Copy tfserve, less its server, and what a HuggingFace container lacks into ``folder``."""
+    """Copy tfserve and what a HuggingFace container lacks into ``folder``.
+
+    What a model or a job never needs stays behind: the server, and the stack of ``tfserve deploy``.
+    """
     # From where they are imported: in a training job they are such copies themselves.
     modules = ("tfserve", *(name for names in VENDORED.values() for name in names))
     for name in modules:
         source = Path(str(import_module(name).__file__)).parent
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi", "server")
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi", "server", "stack")
         shutil.copytree(source, folder / name, ignore=ignored)
 
 

@@ -1,5 +1,5 @@
-"""The command line: ``check | explore | train | evaluate | predict | export | serve | call |
-package | doctor``.
+"""The command line: ``check | explore | train | tune | evaluate | predict | export | serve | call |
+package | doctor | deploy | destroy``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -20,6 +20,7 @@ import click
 
 from tfserve import __version__, options
 from tfserve.answering import answer, parsed, progress
+from tfserve.aws.cli import deploy, destroy
 from tfserve.errors import StoppedError, TfserveError
 from tfserve.hparams import HParams
 
@@ -28,6 +29,10 @@ from tfserve.hparams import HParams
 @click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Fine-tune a Transformer encoder on a table of texts, and use it."""
+
+
+cli.add_command(deploy)
+cli.add_command(destroy)
 
 
 def _parsed(values: dict[str, str | None]) -> tuple[dict[str, str], dict[str, str]]:

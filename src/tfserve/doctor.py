@@ -8,7 +8,6 @@ about, or would not notice until an answer is wrong, is said here.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import subprocess
@@ -204,12 +203,7 @@ def _golden(found: Artifact, predictions: list[dict[str, Any]], tolerance: float
     golden = [pair["answer"] for pair in found.manifest.golden]
     if len(golden) != len(predictions):
         return Finding(WRONG, "answers", f"{len(predictions)} answers to {len(golden)} records")
-    task = found.task()
-    try:
-        off = max(map(task.distance, golden, predictions))
-    except (KeyError, TypeError, ValueError):
-        off = math.inf
-    if off > tolerance:
+    if (off := artifact.golden_difference(found.manifest, predictions)) > tolerance:
         message = f"{len(golden)} golden records are answered differently than in training, by "
         return Finding(WRONG, "answers", f"{message}{off:.3g}; compare the versions")
     return Finding(OK, "answers", f"{len(golden)} golden records, off by {off:.1e} at most")

@@ -9,6 +9,7 @@
     ├── StorageError        a file cannot be read or written
     ├── StoppedError        training was asked to stop and did, its state saved
     ├── EndpointError       a server or an endpoint on AWS that does not answer
+    ├── CloudError          an account on AWS in which something cannot be done
     ├── ServingError        a server that cannot answer, for a reason of its own
     │   ├── UnavailableError    not now: its model is being loaded, or it is stopping
     │   └── BusyError           not in time: too much waits already
@@ -103,6 +104,10 @@ class StoppedError(TfserveError):
 
 class EndpointError(TfserveError):
     """A server or an endpoint of SageMaker does not answer."""
+
+
+class CloudError(TfserveError):
+    """Something cannot be done in an account on AWS."""
 
 
 class ServingError(TfserveError):

@@ -173,15 +173,16 @@ def golden_distance(predictor: Predictor) -> float:
 
     Infinite where the engine computes no numbers.
     """
-    golden = predictor.artifact.manifest.golden if predictor.artifact else []
-    if not golden:
+    if predictor.artifact is None:
         return 0.0
+    manifest = predictor.artifact.manifest
     try:
-        answers = predictor.predict([pair["record"] for pair in golden], predictor.task.all_scores)
+        answers = predictor.predict(
+            [p["record"] for p in manifest.golden], predictor.task.all_scores
+        )
     except ModelError:
         return math.inf
-    pairs = zip(golden, answers, strict=True)
-    return max(predictor.task.distance(pair["answer"], answer) for pair, answer in pairs)
+    return artifact.golden_difference(manifest, answers)
 
 
 def _first_sound(found: Artifact, names: Sequence[str], precision: str) -> Predictor:

@@ -65,9 +65,9 @@ class Cloud:
 
 
 @contextmanager
-def cloud(folder: Path) -> Iterator[Cloud]:
+def cloud(folder: Path, name: str = "sdk-2") -> Iterator[Cloud]:
     """From its first answer to its end, with a bucket and a role."""
-    bin_folder, port = environment("sdk-2"), free_port()
+    bin_folder, port = environment(name), free_port()
     process = subprocess.Popen(
         [bin_folder / "moto_server", "--host", "127.0.0.1", "--port", str(port)],
         env=variables(bin_folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

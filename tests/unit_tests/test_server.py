@@ -185,6 +185,8 @@ def test_what_a_request_took_is_told(client: Client) -> None:
     assert client.metric("tfserve_tokens_total") > 0
     own = client.predict(["late"], X_Request_Id="a b\tc").headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", own)
+    sagemakers = client.predict(["late"], X_Amzn_SageMaker_Inference_Id="gateway-1")
+    assert sagemakers.headers["x-request-id"] == "gateway-1"
 
 
 def test_no_text_and_every_request_is_logged(client: Client) -> None:

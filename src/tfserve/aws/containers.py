@@ -23,6 +23,28 @@ class Container:
         return f"transformers {self.transformers}, pytorch {self.pytorch}, {self.python}"
 
 
+def uri(
+    image_uris: Any,
+    scope: str,
+    region: str | None,
+    instance_type: str,
+    transformers_version: str | None = None,
+) -> str:
+    """The address of the image of the container that ``choose`` chooses."""
+    container = choose(image_uris, scope, transformers_version)
+    return str(
+        image_uris.retrieve(
+            "huggingface",
+            region,
+            version=container.transformers,
+            base_framework_version=f"pytorch{container.pytorch}",
+            py_version=container.python,
+            instance_type=instance_type,
+            image_scope=scope,
+        )
+    )
+
+
 def choose(image_uris: Any, scope: str, transformers_version: str | None = None) -> Container:
     """The newest container for ``training`` or ``inference``, or the one asked for; prints which.
 

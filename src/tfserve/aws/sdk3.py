@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfserve.aws import plans
-from tfserve.aws.containers import choose
+from tfserve.aws.containers import uri
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
 from tfserve.errors import HParamsError, InstallError
@@ -199,18 +199,8 @@ def batch_transform(
 
 
 def _image(scope: str, instance_type: str, transformers_version: str | None) -> str:
-    container = choose(image_uris, scope, transformers_version)
-    return str(
-        image_uris.retrieve(
-            "huggingface",
-            boto3.Session().region_name,
-            version=container.transformers,
-            base_framework_version=f"pytorch{container.pytorch}",
-            py_version=container.python,
-            instance_type=instance_type,
-            image_scope=scope,
-        )
-    )
+    region = boto3.Session().region_name
+    return uri(image_uris, scope, region, instance_type, transformers_version)
 
 
 def _quotable(name: str, value: str) -> str:

@@ -57,7 +57,8 @@ class Around:
         began, status = time.perf_counter(), CLOSED_REQUEST
         request = Request(scope)
         state = request.state
-        given = request.headers.get("x-request-id", "")
+        sagemakers = request.headers.get("x-amzn-sagemaker-inference-id", "")
+        given = request.headers.get("x-request-id") or sagemakers
         state.id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         version = self.service.version
 

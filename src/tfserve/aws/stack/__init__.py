@@ -1,0 +1,149 @@
+"""From a model to a public API: one CloudFormation stack of ``template.yaml``.
+
+``deploy`` is the story; its chapters are ``preflight`` (everything that can be known to go wrong
+before anything is made), ``uploads`` (the archive and the Lambda's code, by their content),
+``changes`` (change sets, shown, executed and watched), ``smoke`` (the golden records, asked through
+the public URL) and ``prices`` (what a month will cost). ``destroy`` takes all of it away.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfserve.archive import package
+from tfserve.aws import images
+from tfserve.aws.stack import changes, preflight, prices, smoke, template, uploads
+from tfserve.aws.stack.changes import Change
+from tfserve.aws.stack.place import Say, account
+from tfserve.errors import CloudError
+
+__all__ = ["Deployed", "deploy", "destroy"]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A model that answers.
+
+    Attributes
+    ----------
+    url : where to POST
+    region : where it is
+    api_key_id : of the first key; API Gateway tells its value
+    updated : whether the stack was there before
+    """
+
+    url: str
+    region: str
+    api_key_id: str
+    updated: bool
+
+
+def deploy(
+    model: Path | str,
+    stack: str,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    image: str | None = None,
+    bucket: str | None = None,
+    dry_run: bool = False,
+    agreed: Callable[[list[Change]], bool] = lambda _: True,
+    say: Say = print,
+    session: Any = None,
+) -> Deployed | None:
+    """Create or update the stack that serves a model.
+
+    Parameters
+    ----------
+    model : a model directory, or its ``model.tar.gz``
+    stack : its name, which the endpoint, the function and the API have too
+    parameters : of ``template.yaml``, but for those that are found out here; an update keeps what
+        is not given
+    image : URI of the container; by default that of the stack, and for a new one the newest
+        HuggingFace one that the installed SageMaker SDK knows
+    bucket : for the archive; by default ``tfserve-ACCOUNT-REGION``, made where there is none
+    dry_run : show what would be done, and leave nothing behind
+    agreed : is shown the changes and says whether to make them
+    session : boto3's; by default one of the environment
+
+    Returns
+    -------
+    Deployed, or None for a dry run and for changes that were not agreed to
+
+    Raises
+    ------
+    ModelError
+        The archive would not start.
+    CloudError
+        ``aws.credentials``, ``aws.region``, ``aws.permission``, ``aws.stack_name``,
+        ``aws.name_in_use``, ``aws.bucket``, ``aws.image``, ``aws.parameters``: before anything is
+        made. ``aws.failed``, ``aws.smoke``: after it was undone.
+    """
+    place = account(session)
+    found = preflight.stack(place, stack)
+    kept = template.kept(found.parameters) if found else {}
+    given = template.parameters({**kept, **(parameters or {})})
+    preflight.may_become(place, stack, found, given)
+    store = preflight.bucket(place, bucket or (found.parameters["ModelBucket"] if found else None))
+    preflight.permissions(place, stack, store.name)
+    uri = image or (found.parameters["Image"] if found else None)
+    uri = uri or images.inference(place.region, template.filled(given)["InstanceType"])
+    given |= {
+        "Image": uri,
+        "ImageRepository": images.repository(uri, place.partition),
+        "CreateLogsRole": preflight.logs_role(place, found),
+    }
+    with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
+        archive = Path(model)
+        if archive.is_dir():
+            archive = package(archive, Path(folder) / "model.tar.gz")
+        manifest = preflight.examined(archive)
+        sources = uploads.sources(archive, stack, Path(folder))
+        given |= {
+            "ModelBucket": store.name, "ModelKey": sources.model, "LambdaKey": sources.code
+        }  # fmt: skip
+        say(f"{place.account} in {place.region}: {'update' if found else 'create'} stack {stack}")
+        for line in prices.expected(place, given):
+            say(line)
+        with changes.proposed(place, stack, given, new=found is None) as proposal:
+            for change in proposal.changes:
+                say(str(change))
+            if dry_run or (proposal.changes and not agreed(proposal.changes)):
+                return None
+            if proposal.changes:
+                uploads.upload(place, store, sources, say)
+                changes.execute(place, proposal, say)
+            else:
+                say("nothing to change")
+    outputs = changes.outputs(place, stack)
+    deployed = Deployed(outputs["Url"], place.region, outputs["ApiKeyId"], found is not None)
+    try:
+        smoke.ask(place, deployed.url, deployed.api_key_id, manifest)
+    except Exception as error:
+        say(f"undoing it: {error}")
+        changes.undo(place, stack, found, say)
+        if found is None:
+            uploads.remove(place, store.name, stack)
+        raise
+    say(f"{len(manifest.golden)} golden records were answered as in training")
+    return deployed
+
+
+def destroy(stack: str, *, say: Say = print, session: Any = None) -> None:
+    """Delete the stack and what was uploaded for it, and tell what stays.
+
+    Raises CloudError where there is no such stack of tfserve's, or it cannot be deleted.
+    """
+    place = account(session)
+    found = preflight.stack(place, stack)
+    if found is None:
+        raise CloudError("aws.not_found", f"found no stack {stack} in {place.region}")
+    changes.delete(place, stack, say)
+    removed = uploads.remove(place, found.parameters["ModelBucket"], stack)
+    say(f"deleted {stack} and {removed} uploaded files")
+    say(f"left: the bucket {found.parameters['ModelBucket']} with whatever else it holds")
+    if found.parameters.get("CreateLogsRole") == "true":
+        say("left: the role that lets API Gateway write logs, which all APIs of the region share")

@@ -1,0 +1,93 @@
+"""An account and a region of AWS, and what AWS says when it refuses, as our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tfserve.errors import CloudError, missing_extra
+
+try:
+    import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
+except ImportError:
+    raise missing_extra("boto3", "sagemaker") from None
+
+
+Say = Callable[[str], None]
+"""Tells a person what happens."""
+
+FAILED = (boto.BotoCoreError, Boto3Error, ResponseParserError)
+"""What is raised where AWS was not reached, or what answered was not AWS."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An account and a region, and who asks."""
+
+    session: Any
+    account: str
+    region: str
+    partition: str
+    caller: str
+
+    def client(self, service: str, **more: Any) -> Any:
+        """boto3's."""
+        return self.session.client(service, **more)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Errors of AWS as ours; ``what`` is what was being done."""
+    try:
+        yield
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.TokenRetrievalError) as e:
+        raise CloudError(
+            "aws.credentials",
+            f"found no usable credentials for AWS ({type(e).__name__}); expected those of "
+            "`aws configure` or `aws sso login`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ) from None
+    except boto.NoRegionError:
+        raise no_region() from None
+    except boto.ClientError as error:
+        raise refused(what, error) from None
+    except FAILED as error:
+        reason = " ".join(str(error).split())
+        raise CloudError("aws.connection", f"cannot {what}: {reason}") from None
+
+
+def refused(what: str, error: Any) -> CloudError:
+    """A ``ClientError`` of boto's."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    if code in ("ExpiredToken", "InvalidClientTokenId", "UnrecognizedClientException"):
+        return CloudError(
+            "aws.credentials", f"AWS does not accept the credentials ({code}); expected fresh ones"
+        )
+    if code in ("AccessDenied", "AccessDeniedException", "403", "UnauthorizedOperation"):
+        return CloudError("aws.permission", f"this role may not {what}: {message}")
+    return CloudError("aws.refused", f"cannot {what}: {message} ({code})")
+
+
+def no_region() -> CloudError:
+    """Where nothing says which."""
+    return CloudError(
+        "aws.region", "found no region; expected AWS_REGION, or one set by `aws configure`"
+    )
+
+
+def account(session: Any = None) -> Place:
+    """Whose account this is, and where. Raises CloudError (``aws.credentials``, ``aws.region``)."""
+    with told("read the settings of AWS"):
+        session = session or boto3.Session()
+        if session.region_name is None:
+            raise no_region()
+        if session.get_credentials() is None:
+            raise boto.NoCredentialsError
+    with told("ask AWS who is asking"):
+        caller = session.client("sts").get_caller_identity()
+    partition = caller["Arn"].split(":")[1]
+    return Place(session, caller["Account"], session.region_name, partition, caller["Arn"])

@@ -1,0 +1,52 @@
+"""The golden records, asked through the public URL as a client would."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+
+from tfserve.artifact import Manifest, golden_difference, make_task
+from tfserve.aws.stack.place import Place, told
+from tfserve.errors import CloudError
+from tfserve.predictor import TOLERANCE
+
+PATIENCE, PAUSE = 90.0, 3.0
+"""Seconds until a new key and a new endpoint are known everywhere, and between attempts."""
+
+
+def ask(place: Place, url: str, api_key_id: str, manifest: Manifest) -> None:
+    """Raises CloudError where there is no answer, or not that of training."""
+    with told("read the API key"):
+        key = place.client("apigateway").get_api_key(apiKey=api_key_id, includeValue=True)["value"]
+    records = [pair["record"] for pair in manifest.golden]
+    said = _post(url, key, {"data": records, "parameters": make_task(manifest).all_scores})
+    predictions = said.get("predictions") if isinstance(said, dict) else None
+    if not isinstance(predictions, list):
+        raise CloudError("aws.smoke", f"{url} answers something else than predictions")
+    if (off := golden_difference(manifest, predictions)) > TOLERANCE["bf16"]:
+        raise CloudError(
+            "aws.smoke",
+            f"{url} answers the golden records otherwise than training did, by {off:.2g}",
+        )
+
+
+def _post(url: str, key: str, asked: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(asked).encode(), {"Content-Type": "application/json", "x-api-key": key}
+    )
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=35) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            said = f"{error.code} {error.read(500).decode(errors='replace')}"
+        except (OSError, ValueError, HTTPException) as error:
+            said = str(getattr(error, "reason", error))
+        if time.monotonic() > end:
+            raise CloudError("aws.smoke", f"{url} does not answer: {said}")
+        time.sleep(PAUSE)
