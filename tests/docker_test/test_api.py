@@ -21,6 +21,7 @@ from engine import docker, stand_in
 from environments import environment
 from gateway import Gateway, gateway, runtime
 
+from tfserve import artifact
 from tfserve.aws import stack
 from tfserve.aws.stack import changes, smoke, uploads
 from tfserve.aws.stack.place import Place, account
@@ -179,7 +180,7 @@ def test_a_stack_is_made_asked_kept_and_removed(
     assert place.client("s3").list_buckets()["Buckets"] == [{**bucket} for bucket in buckets(place)]
 
     done = stack.deploy(model, "tickets", parameters={"MaxInstances": 3}, **given)
-    assert done == stack.Deployed(outputs["Url"], REGION, key, updated=False)
+    assert done == stack.Deployed(outputs["Url"], REGION, key)
     assert said[-1] == "4 golden records were answered as in training"
     [made] = place.client("sagemaker").list_models()["Models"]
     described = place.client("sagemaker").describe_model(ModelName=made["ModelName"])
@@ -204,7 +205,7 @@ def test_a_stack_is_made_asked_kept_and_removed(
     assert f"arn:aws:s3:::{bucket}/{archive}" in str(policy)
 
     said.clear()
-    assert stack.deploy(model, "tickets", **given) == replace(done, updated=True)
+    assert stack.deploy(model, "tickets", **given) == done
     assert "nothing to change" in said
     assert any("costs: 1 to 3 ml.m5.xlarge" in line for line in said)  # what was given is kept
 
@@ -239,3 +240,18 @@ def test_a_model_that_does_not_answer_is_taken_back(
     assert place.client("sagemaker").list_endpoints()["Endpoints"] == []
     with pytest.raises(CloudError, match="found no stack"):
         stack.destroy("tickets")
+
+
+def test_answers_other_than_those_of_training_are_found(
+    place: Place, stage: Gateway, model: Path
+) -> None:
+    key = place.client("apigateway").create_api_key(name="first", value=KEY)["id"]
+    manifest = artifact.load(model).manifest
+    url = f"{stage.url}/v1/predict"
+    smoke.ask(place, url, key, manifest)
+    spoiled = json.loads(json.dumps(manifest.golden))
+    label = spoiled[0]["answer"]["pred"]
+    spoiled[0]["answer"]["scores"][label] -= 0.2
+    with pytest.raises(CloudError, match=r"otherwise than training did, by 0\.2") as caught:
+        smoke.ask(place, url, key, replace(manifest, golden=spoiled))
+    assert caught.value.code == "aws.smoke"

@@ -6,6 +6,9 @@ import asyncio
 import selectors
 from collections.abc import Coroutine
 from typing import Any
+from unittest import mock
+
+from tfserve.server import batcher
 
 
 class Selector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
@@ -32,7 +35,8 @@ def simulate(main: Coroutine[Any, Any, Any]) -> Any:
     """Run ``main`` to its end, in simulated time."""
     loop = Loop()
     try:
-        return loop.run_until_complete(main)
+        with mock.patch.object(batcher, "now", loop.time):
+            return loop.run_until_complete(main)
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,10 +264,23 @@ def described(session: Session, status: str, *tags: str) -> None:
     session["cloudformation"].add_response("describe_stacks", {"Stacks": [stack]})
 
 
+def log_groups(session: Session, asked: str, *there: str) -> None:
+    session["logs"].add_response(
+        "describe_log_groups", {"logGroups": [{"logGroupName": name} for name in there]},
+        {"logGroupNamePrefix": asked},
+    )  # fmt: skip
+
+
 def test_a_name_that_is_free(place: Place, session: Session) -> None:
     absent(session)
     session["sagemaker"].add_client_error("describe_endpoint", "ValidationException", "none")
     session["lambda"].add_client_error("get_function", "ResourceNotFoundException", "none")
+    for group in (
+        "/aws/sagemaker/Endpoints/tickets",
+        "/aws/lambda/tickets",
+        "/tfserve/tickets/access",
+    ):
+        log_groups(session, group, f"{group}-of-another")
     assert preflight.stack(place, "tickets") is None
     preflight.may_become(place, "tickets", None, {})
     described(session, "REVIEW_IN_PROGRESS")  # proposed once, and never made
@@ -286,6 +301,13 @@ def test_a_name_in_use(place: Place, session: Session) -> None:
     }  # fmt: skip
     session["sagemaker"].add_response("describe_endpoint", found)
     with pytest.raises(CloudError, match="found the endpoint tickets in eu") as caught:
+        preflight.may_become(place, "tickets", None, {})
+    assert caught.value.code == "aws.name_in_use"
+    session["sagemaker"].add_client_error("describe_endpoint", "ValidationException", "none")
+    session["lambda"].add_client_error("get_function", "ResourceNotFoundException", "none")
+    group = "/aws/sagemaker/Endpoints/tickets"
+    log_groups(session, group, group)
+    with pytest.raises(CloudError, match=f"delete-log-group --log-group-name {group}") as caught:
         preflight.may_become(place, "tickets", None, {})
     assert caught.value.code == "aws.name_in_use"
     described(session, "CREATE_COMPLETE", "another")
@@ -386,7 +408,13 @@ def test_an_archive_that_fails_the_doctor(trained: Trained, tmp_path: Path) -> N
     archive = package(trained("classif"), tmp_path / "model.tar.gz")
     assert len(preflight.examined(archive).golden) > 0
     archive.write_bytes(archive.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="would not work in a container") as caught:
+    with pytest.raises(ModelError, match="`tfserve package` writes one"):
+        preflight.examined(archive)
+    spoiled = shutil.copytree(trained("classif"), tmp_path / "model")
+    (spoiled / "code" / "inference.py").unlink()
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(spoiled, ".")
+    with pytest.raises(ModelError, match="would not work in a container: found no code") as caught:
         preflight.examined(archive)
     assert caught.value.code == "archive.doctor"
 

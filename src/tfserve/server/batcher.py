@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -218,5 +219,5 @@ class Batcher:
 
 
 def now() -> float:
-    """Seconds on the event loop's clock."""
-    return asyncio.get_running_loop().time()
+    """Seconds on the machine's monotonic clock. That of uvloop steps by whole milliseconds."""
+    return time.monotonic()

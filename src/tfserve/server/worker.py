@@ -131,7 +131,7 @@ class Worker:
 
     async def run(self, windows: Sequence[Window], alone: bool) -> tuple[Array, float, float]:
         """The logits of a batch, the seconds that it took, and when it ended on the machine's
-        monotonic clock, which is that of event loops.
+        monotonic clock.
 
         Raises BatchError or CrashError.
         """

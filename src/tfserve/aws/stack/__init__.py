@@ -33,13 +33,11 @@ class Deployed:
     url : where to POST
     region : where it is
     api_key_id : of the first key; API Gateway tells its value
-    updated : whether the stack was there before
     """
 
     url: str
     region: str
     api_key_id: str
-    updated: bool
 
 
 def deploy(
@@ -119,7 +117,7 @@ def deploy(
             else:
                 say("nothing to change")
     outputs = changes.outputs(place, stack)
-    deployed = Deployed(outputs["Url"], place.region, outputs["ApiKeyId"], found is not None)
+    deployed = Deployed(outputs["Url"], place.region, outputs["ApiKeyId"])
     try:
         smoke.ask(place, deployed.url, deployed.api_key_id, manifest)
     except Exception as error:

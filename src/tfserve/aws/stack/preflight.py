@@ -15,6 +15,7 @@ from botocore import exceptions as boto
 from tfserve import artifact, doctor
 from tfserve.archive import unpack
 from tfserve.artifact import Manifest
+from tfserve.aws.stack import template
 from tfserve.aws.stack.place import FAILED, Place, told
 from tfserve.errors import CloudError, ModelError
 
@@ -71,14 +72,14 @@ class Bucket:
 
 def examined(archive: Path) -> Manifest:
     """The archive's manifest. Raises ModelError where it would not start."""
-    wrong = [f.message for f in doctor.examine(archive) if f.level == doctor.WRONG]
-    if wrong:
-        raise ModelError(
-            "archive.doctor",
-            f"{archive} would not work in a container: {'; '.join(wrong)} (`tfserve doctor`)",
-        )
     with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
         unpack(archive, Path(folder))
+        wrong = [f.message for f in doctor.examine(folder) if f.level == doctor.WRONG]
+        if wrong:
+            raise ModelError(
+                "archive.doctor",
+                f"{archive} would not work in a container: {'; '.join(wrong)} (`tfserve doctor`)",
+            )
         return artifact.load(Path(folder)).manifest
 
 
@@ -143,7 +144,7 @@ def may_become(place: Place, name: str, found: Stack | None, given: Mapping[str,
 
 
 def _unused(place: Place, name: str) -> None:
-    """Raise CloudError where an endpoint or a function outside the stack has its name."""
+    """Raise CloudError where something outside the stack has a name that it would give."""
     asked: dict[str, Callable[[], Any]] = {
         "endpoint": partial(place.client("sagemaker").describe_endpoint, EndpointName=name),
         "Lambda function": partial(place.client("lambda").get_function, FunctionName=name),
@@ -160,6 +161,16 @@ def _unused(place: Place, name: str) -> None:
         raise CloudError(
             "aws.name_in_use", f"found the {kind} {name} in {place.region}; expected another name"
         )
+    logs = place.client("logs")
+    for group in template.log_groups(name):
+        with told(f"look for the log group {group}"):
+            found = logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+        if any(one["logGroupName"] == group for one in found):
+            raise CloudError(
+                "aws.name_in_use",
+                f"found the log group {group}, left by an earlier endpoint or function; expected "
+                f"another name, or `aws logs delete-log-group --log-group-name {group}`",
+            )
 
 
 def bucket(place: Place, name: str | None) -> Bucket:

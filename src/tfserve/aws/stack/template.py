@@ -82,6 +82,13 @@ def filled(given: Mapping[str, str]) -> dict[str, str]:
     return {**{n: str(rules["Default"]) for n, rules in known if "Default" in rules}, **given}
 
 
+def log_groups(stack: str) -> list[str]:
+    """Names that a stack gives to log groups, which may be there from something of its name."""
+    found = (r for r in parsed()["Resources"].values() if r["Type"] == "AWS::Logs::LogGroup")
+    names = (r["Properties"]["LogGroupName"]["Fn::Sub"] for r in found)
+    return [name.replace("${AWS::StackName}", stack) for name in names]
+
+
 def _checked(name: str, value: Any, rules: Mapping[str, Any]) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     expected = ""
