@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
-from common import DATA, minilm
+from common import minilm
 
 
 def fine_tune(
-    name: str,
+    folder: Path,
     task_name: str,
     *,
     epochs: int,
@@ -26,6 +27,7 @@ def fine_tune(
 
     Parameters
     ----------
+    folder : of ``train.csv`` and ``test.csv``
     padded : to ``max_length``, not to the longest of a batch
     bf16 : where that is the faster here
     steps : run so many; the time is scaled up from them, and there are no metrics
@@ -43,7 +45,7 @@ def fine_tune(
     native = resolve_precision("auto", torch.device("cpu"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
     started = time.perf_counter()
-    tables = {s: read_table(DATA / name / f"{s}.csv", task_type) for s in ("train", "test")}
+    tables = {s: read_table(folder / f"{s}.csv", task_type) for s in ("train", "test")}
     task = task_type.fit(tables["train"].labels)
     padding = "max_length" if padded else False
 
@@ -71,9 +73,9 @@ def fine_tune(
     if not padded:
         per_word = transformers.DataCollatorForTokenClassification(tokenizer)
         collator = per_word if task.per_word else transformers.DataCollatorWithPadding(tokenizer)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as output:
         arguments = transformers.TrainingArguments(
-            folder,
+            output,
             num_train_epochs=epochs,
             max_steps=steps or -1,
             per_device_train_batch_size=batch,
@@ -95,7 +97,7 @@ def fine_tune(
             total = epochs * -(-len(sets["train"]) // batch)
             return begun - started + trained / steps * total, {}
         logits = trainer.predict(sets["test"]).predictions
-        trainer.save_model(folder)
+        trainer.save_model(output)
     seconds = time.perf_counter() - started
     records = tables["test"].records
     if task_name == "regression":

@@ -57,7 +57,7 @@ def run_trainer(name: str, kind: str, steps: int | None) -> dict[str, Any]:
     """One Trainer job; with ``steps``, its time is scaled up from that many."""
     task_name, epochs, rate, _ = SETS[name]
     seconds, metrics = fine_tune(
-        name, task_name, epochs=epochs, rate=rate, batch=BATCH, padded=kind == "padded",
+        DATA / name, task_name, epochs=epochs, rate=rate, batch=BATCH, padded=kind == "padded",
         bf16=kind == "dynamic", steps=steps,
     )  # fmt: skip
     return {"seconds": seconds, "metrics": metrics}

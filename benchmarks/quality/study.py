@@ -1,8 +1,8 @@
-"""How good do models get? Every data set, three seeds, three ways to train.
+"""Every method on every data set, and every variant of tfserve on some, with several seeds.
 
-    python benchmarks/quality/study.py RESULTS.jsonl [--sets …] [--methods …] [--seeds 0 1 2]
+    python benchmarks/quality/study.py RESULTS.jsonl [--methods …] [--sets …] [--seeds 0 1 2]
 
-`summary.py` writes the table.
+`summary.py` writes the tables.
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ from pathlib import Path
 
 from jobs import work
 from methods import METHODS, TASKS
+from variants import MEANT, SETS, VARIANTS
 
 
 def main() -> None:
     """Run what is missing."""
+    every = {**METHODS, **VARIANTS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("--sets", nargs="*", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(every), choices=list(every))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     options, _ = parser.parse_known_args()
-    jobs = [(m, s, seed) for seed in options.seeds for m in options.methods for s in options.sets]
-    work(options.results, jobs, METHODS)
+    jobs = [
+        (method, name, seed)
+        for seed in options.seeds
+        for method in options.methods
+        for name in options.sets
+        if method in METHODS or name in MEANT.get(method, SETS)
+    ]
+    work(options.results, jobs, every)
 
 
 if __name__ == "__main__":

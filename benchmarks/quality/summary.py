@@ -1,11 +1,10 @@
-"""The tables of what `study.py` and `variants.py` measured.
+"""The tables of what `study.py` measured.
 
-    python benchmarks/quality/summary.py quality RESULTS.jsonl docs/quality.md
-    python benchmarks/quality/summary.py variants RESULTS.jsonl docs/quality.md
+    python benchmarks/quality/summary.py RESULTS.jsonl docs/quality.md
 
-writes one between its marks in the document. Of the study: the metric on test, median and range of
-the seeds, the seconds of a job, and who is ahead. Of the variants: what each adds to the defaults
-with the same seeds.
+writes them between their marks in the document. Of the methods: the metric on test, median and
+range of the seeds, the seconds of a job, and who is ahead. Of the variants: what each adds to the
+defaults with the same seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import machine, spread, table
 from jobs import read
 from methods import METHODS, TASKS
+from variants import VARIANTS
 
 SHOWN = {"classif": "accuracy", "multilabel-classif": "f1_micro", "ner": "f1",
          "regression": "pearson"}  # fmt: skip
@@ -31,19 +31,18 @@ Results = dict[tuple[str, str], dict[int, dict[str, Any]]]
 
 def main() -> None:
     """Read, write."""
-    what, results, document = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    results, document = Path(sys.argv[1]), Path(sys.argv[2])
     found: Results = defaultdict(dict)
     for line in read(results):
         found[line["set"], line["method"]][line["seed"]] = line
-    made = {"quality": quality, "variants": variants}[what](found)
-    seeds = sorted({seed for lines in found.values() for seed in lines})
-    under = f"{machine('fp32')}; a core a job; {len(seeds)} seed{'s' * (len(seeds) != 1)}"
-    begin, end = f"<!-- {what}: begin -->\n", f"<!-- {what}: end -->"
     text = document.read_text("utf-8")
-    if begin not in text:
-        sys.exit(f"found no {begin.strip()} in {document}; expected the marks of the table")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    document.write_text(f"{before}{begin}{under}\n\n{made}\n{end}{after}", "utf-8")
+    for what, made in (("machine", f"{machine('fp32')}; a core a job."),
+                       ("quality", quality(found)), ("variants", variants(found))):  # fmt: skip
+        begin, end = f"<!-- {what}: begin -->\n", f"<!-- {what}: end -->"
+        if begin not in text:
+            sys.exit(f"found no {begin.strip()} in {document}; expected the marks of the tables")
+        text = f"{text.split(begin)[0]}{begin}{made}\n{end}{text.split(end)[1]}"
+    document.write_text(text, "utf-8")
 
 
 def values(found: Results, name: str, method: str, metric: str) -> dict[int, float]:
@@ -78,16 +77,15 @@ def quality(found: Results) -> str:
 
 def variants(found: Results) -> str:
     """A row a variant: its differences from the defaults, seed by seed."""
-    names = [name for name in TASKS if (name, "defaults") in found]
+    names = [name for name in TASKS if any((name, variant) in found for variant in VARIANTS)]
     rows = []
-    for variant in dict.fromkeys(method for _, method in found):
+    for variant in VARIANTS:
         cells = []
         for name in names:
             metric = SHOWN[TASKS[name]]
-            usual = values(found, name, "defaults", metric)
+            usual = values(found, name, "tfserve", metric)
             changed = values(found, name, variant, metric)
-            apart = [changed[seed] - usual[seed] for seed in usual if seed in changed]
-            cells.append(cell(list(changed.values()) if variant == "defaults" else apart))
+            cells.append(cell([changed[seed] - usual[seed] for seed in usual if seed in changed]))
         rows.append([variant, *cells])
     return table(["variant", *(f"{name}, {SHOWN[TASKS[name]]}" for name in names)], rows)
 

@@ -6,68 +6,32 @@ no place in the library.
 
 from __future__ import annotations
 
-import random
 import re
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jobs import Method, Result, work
-from methods import FIXED, TASKS
+from jobs import Method, Result
+from methods import MOST, TASKS, tfserve_with
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from common import DATA, minilm
-
-import tfserve
 from tfserve.tasks import Task, get
 from tfserve.training import loop
 from tfserve.training.loop import Loop
 from tfserve.training.pretrained import Pretrained
 
-ROWS = {"banking77": 3000, "goemotions": 4000, "wnut17": 1700, "emobank_valence": 2000}
-"""Of train so many, drawn anew by every seed; the rest is held out."""
+SETS = ("banking77", "goemotions", "wnut17", "emobank_valence")
+"""One of each task, of short texts."""
+
 MEANT = {
-    "head at frequencies": ("classif", "ner"),
-    "head at zero": ("multilabel-classif",),
-    **dict.fromkeys(
-        ("label smoothing", "focal loss", "class weights"), ("classif", "multilabel-classif", "ner")
-    ),
+    "head at frequencies": ("banking77", "wnut17"),
+    "head at zero": ("goemotions",),
+    **dict.fromkeys(("label smoothing", "focal loss", "class weights"), SETS[:3]),
+    **dict.fromkeys(("128 tokens", "windows of 128 tokens"), ("newsgroups20",)),
 }
-"""Tasks of the variants that do not mean something to all."""
-HELD_OUT = {"dev": 500, "test": 1500}
-"""At most."""
-
-
-def with_hparams(**changed: Any) -> Method:
-    """The defaults but for these."""
-
-    def method(name: str, seed: int) -> Result:
-        hparams = {**FIXED, "task_name": TASKS[name], "model_name": minilm(), "seed": seed}
-        with tempfile.TemporaryDirectory() as folder:
-            table = part(name, seed, Path(folder))
-            started = time.perf_counter()
-            metrics = tfserve.train(
-                {**hparams, **changed}, train_dir=table, model_dir=f"{folder}/model"
-            )
-            return time.perf_counter() - started, metrics["test"]
-
-    return method
-
-
-def part(name: str, seed: int, folder: Path) -> Path:
-    """Some rows of each split of a set, in ``folder``."""
-    for split, most in {"train": ROWS[name], **HELD_OUT}.items():
-        header, *rows = (DATA / name / f"{split}.csv").read_text("utf-8").splitlines()
-        kept = random.Random(seed).sample(rows, min(most, len(rows)))
-        (folder / f"{split}.csv").write_text("\n".join([header, *kept, ""]), "utf-8")
-    return folder
+"""Sets of the variants that are not for those."""
 
 
 def focal(name: str, seed: int) -> Result:
@@ -86,7 +50,7 @@ def focal(name: str, seed: int) -> Result:
         return (losses * (1 - torch.exp(-losses)) ** 2).sum()
 
     get(TASKS[name]).loss_sum = loss_sum  # type: ignore[method-assign]
-    return with_hparams()(name, seed)
+    return tfserve_with()(name, seed)
 
 
 def smoothed(name: str, seed: int) -> Result:
@@ -104,7 +68,7 @@ def smoothed(name: str, seed: int) -> Result:
         )  # fmt: skip
 
     get(TASKS[name]).loss_sum = loss_sum  # type: ignore[method-assign]
-    return with_hparams()(name, seed)
+    return tfserve_with()(name, seed)
 
 
 def layerwise(name: str, seed: int) -> Result:
@@ -133,7 +97,7 @@ def layerwise(name: str, seed: int) -> Result:
 
     loop.parameter_groups = groups  # type: ignore[attr-defined]
     torch.optim.AdamW = Scaled  # type: ignore[misc]
-    return with_hparams()(name, seed)
+    return tfserve_with()(name, seed)
 
 
 def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
@@ -147,7 +111,7 @@ def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
             return change(made, task) or made
 
         Pretrained.model = model  # type: ignore[method-assign]
-        return with_hparams(**hparams)(name, seed)
+        return tfserve_with(**hparams)(name, seed)
 
     return method
 
@@ -209,53 +173,37 @@ def at_frequencies(name: str, seed: int) -> Result:
         return np.log(counts / counts.sum()).clip(-9).astype(np.float32)
 
     get(TASKS[name]).head_bias = head_bias  # type: ignore[method-assign]
-    return with_hparams()(name, seed)
+    return tfserve_with()(name, seed)
 
 
 def at_zero(name: str, seed: int) -> Result:
     """The bias of a multilabel head begins at zero, as transformers has it."""
     get(TASKS[name]).head_bias = lambda self, labels, weights: None  # type: ignore[method-assign]
-    return with_hparams()(name, seed)
+    return tfserve_with()(name, seed)
 
 
 def longer(name: str, seed: int) -> Result:
     """Twice the epochs of the defaults."""
-    steps = -(-ROWS[name] // 16)
+    steps = -(-MOST["train"] // 16)
     epochs = max(loop.EPOCHS, -(-loop.SMALL_TABLE_STEPS // steps))
-    return with_hparams(num_train_epochs=2 * epochs)(name, seed)
+    return tfserve_with(num_train_epochs=2 * epochs)(name, seed)
 
 
 VARIANTS: dict[str, Method] = {
-    "defaults": with_hparams(),
-    "rate 1e-4": with_hparams(learning_rate=1e-4),
-    "rate 4e-4": with_hparams(learning_rate=4e-4),
+    "rate 1e-4": tfserve_with(learning_rate=1e-4),
+    "rate 4e-4": tfserve_with(learning_rate=4e-4),
     "head at frequencies": at_frequencies,
     "head at zero": at_zero,
-    "class weights": with_hparams(class_weights="balanced"),
+    "class weights": tfserve_with(class_weights="balanced"),
     "focal loss": focal,
     "twice the epochs": longer,
     "layer-wise rates": layerwise,
     "label smoothing": smoothed,
-    "dropout 0.1": with_hparams(dropout=0.1),
+    "dropout 0.1": tfserve_with(dropout=0.1),
     "multi-dropout": altered(multi_dropout),
-    "head first": with_hparams(freeze_encoder_steps=60),
+    "head first": tfserve_with(freeze_encoder_steps=60),
     "LoRA": low_rank,
-    "cosine": with_hparams(lr_scheduler_type="cosine"),
+    "cosine": tfserve_with(lr_scheduler_type="cosine"),
+    "128 tokens": tfserve_with(max_length=128),
+    "windows of 128 tokens": tfserve_with(max_length=128, long_text="window"),
 }
-
-
-def main() -> None:
-    """Every variant on a part of every set."""
-    results, seeds = Path(sys.argv[1]), range(3)
-    jobs = [
-        (variant, name, seed)
-        for seed in seeds
-        for variant in VARIANTS
-        for name in ROWS
-        if TASKS[name] in MEANT.get(variant, TASKS.values())
-    ]
-    work(results, jobs, VARIANTS)
-
-
-if __name__ == "__main__":
-    main()
