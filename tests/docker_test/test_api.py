@@ -169,7 +169,7 @@ def test_a_stack_is_made_asked_kept_and_removed(
     key = place.client("apigateway").create_api_key(name="first", value=KEY)["id"]
     # The stand-in makes no keys by CloudFormation, and answers nothing at the URL of an API.
     outputs = {"Url": f"{stage.url}/v1/predict", "ApiKeyId": key}
-    monkeypatch.setattr(changes, "outputs", lambda *_: outputs)
+    monkeypatch.setattr(changes, "outputs", lambda *_: {**outputs, **config(place)})
     said: list[str] = []
     given: dict[str, Any] = {"image": IMAGE, "say": said.append}
 
@@ -211,12 +211,18 @@ def test_a_stack_is_made_asked_kept_and_removed(
 
     said.clear()
     stack.destroy("tickets", say=said.append)
-    assert "deleted tickets and 2 uploaded files" in said
+    assert said[-3:-1] == ["deleted the stack tickets", "deleted 2 uploaded files"]
     assert place.client("sagemaker").list_endpoints()["Endpoints"] == []
     assert place.client("lambda").list_functions()["Functions"] == []
     assert "Contents" not in place.client("s3").list_objects_v2(Bucket=bucket)
     with pytest.raises(CloudError, match="found no stack tickets"):
         stack.destroy("tickets")
+
+
+def config(place: Place) -> dict[str, str]:
+    """What the stand-in does not tell of a stack: the configuration of its endpoint."""
+    found = place.client("sagemaker").describe_endpoint(EndpointName="tickets")
+    return {"EndpointConfigName": found["EndpointConfigName"]}
 
 
 def buckets(place: Place) -> list[Any]:
@@ -232,13 +238,18 @@ def test_a_model_that_does_not_answer_is_taken_back(
         "id"
     ]
     outputs = {"Url": f"{stage.url}/v1/predict", "ApiKeyId": key}
-    monkeypatch.setattr(changes, "outputs", lambda *_: outputs)
+    monkeypatch.setattr(changes, "outputs", lambda *_: {**outputs, **config(place)})
     monkeypatch.setattr(smoke, "PATIENCE", 0.0)
+    said: list[str] = []
     with pytest.raises(CloudError, match="does not answer: 401") as caught:
-        stack.deploy(model, "tickets", image=IMAGE, say=lambda _: None)
+        stack.deploy(model, "tickets", image=IMAGE, say=said.append)
     assert caught.value.code == "aws.smoke"
     assert place.client("sagemaker").list_endpoints()["Endpoints"] == []
-    with pytest.raises(CloudError, match="found no stack"):
+    assert any("`tfserve destroy tickets` removes it" in line for line in said)
+    said.clear()
+    stack.destroy("tickets", say=said.append)  # what was uploaded for a stack that is gone
+    assert said[0] == "deleted 2 uploaded files"
+    with pytest.raises(CloudError, match=r"found no stack tickets in .*, and nothing of it in"):
         stack.destroy("tickets")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
@@ -67,7 +67,9 @@ def asked(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[in
     """Status, body and headers; and that no text of the request is logged."""
     answer = lambda_handler.handler(given, CONTEXT)
     logged = capsys.readouterr().out
-    assert SECRET not in logged and json.loads(logged)["status"] == answer["statusCode"]
+    line = json.loads(logged)
+    assert SECRET not in logged and line["status"] == answer["statusCode"]
+    assert line["gateway_id"] == ((given.get("requestContext") or {}).get("requestId"))
     assert answer["isBase64Encoded"] is False
     return answer["statusCode"], answer["body"], answer["headers"]
 
@@ -151,6 +153,25 @@ def test_an_error_of_the_model_keeps_its_object(
     assert refused(event(), capsys) == (status, {**OURS, "request_id": "gateway-1"})
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        ("model.tampered", 400, 502),  # as the toolkit says it of a model that does not load
+        ("settings.value", 400, 502),
+        ("server.busy", 429, 429),  # as our own container says it
+        ("server.deadline", 504, 504),
+        ("record.text_empty", 400, 400),
+    ],
+)
+def test_what_no_client_can_help_is_no_fault_of_the_client(
+    code: str, status: int, told: int, endpoint: Stubber, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = json.dumps({"code": 400, "message": json.dumps({**OURS, "code": code})})
+    fails(endpoint, "ModelError", OriginalStatusCode=status, OriginalMessage=message)
+    found, error = refused(event(), capsys)
+    assert (found, error["code"]) == (told, code)
+
+
 def fails(endpoint: Stubber, code: str, **more: Any) -> None:
     endpoint.add_client_error("invoke_endpoint", code, f"about {SECRET}", 500, response_meta=None,
                               modeled_fields=more or None)  # fmt: skip
@@ -216,6 +237,27 @@ def test_connections_that_fail(
     monkeypatch.setattr(lambda_handler, "client", lambda: Broken(error))
     found, told = refused(event(), capsys)
     assert (found, told["code"]) == (status, said) and "runtime" not in told["message"]
+
+
+def test_a_connection_that_died_meanwhile_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slept(Broken):
+        asked = 0
+
+        def invoke_endpoint(self, **asked: Any) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                raise self.error
+            answer = ANSWER.encode()
+            return {"Body": StreamingBody(io.BytesIO(answer), len(answer))}
+
+    dead = ConnectionClosedError(endpoint_url="https://runtime")
+    slept = Slept(dead)
+    monkeypatch.setattr(lambda_handler, "client", lambda: slept)
+    assert asked(event(), capsys)[:2] == (200, ANSWER)
+    monkeypatch.setattr(lambda_handler, "client", lambda: Broken(dead))
+    assert refused(event(), capsys)[1]["code"] == "server.unreachable"
 
 
 @pytest.mark.parametrize(

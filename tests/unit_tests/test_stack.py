@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import tarfile
@@ -13,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import jsonschema
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import ClientError, UnauthorizedSSOTokenError
 from botocore.stub import ANY, Stubber
 from conftest import Trained
 
 from tfserve.archive import package
 from tfserve.aws import images, operations
-from tfserve.aws.stack import changes, preflight, prices, template, uploads
+from tfserve.aws.stack import changes, preflight, prices, smoke, template, uploads
 from tfserve.aws.stack.place import Place, account, told
 from tfserve.errors import CloudError, ModelError, TfserveError
 
+HUGGINGFACE = "763104351884.dkr.ecr.eu-west-1.amazonaws.com/huggingface-pytorch-inference:2"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "aws"
 
 NO_RESOURCES = {
@@ -32,7 +37,10 @@ NO_RESOURCES = {
 }  # fmt: skip
 """Actions that AWS's service authorization reference lists without resource types."""
 
-UNNAMED = re.compile(r":(network-interface|subnet|security-group)/\*$")
+UNNAMED = re.compile(
+    r":(network-interface|subnet|security-group)/\*$"
+    r"|/tfserve/\$\{AWS::StackName\}/\*$|:alarm:\$\{AWS::StackName\}-update-\*$"
+)
 """Resources that do not exist when the policy is written."""
 
 PARTS = ("RestApi", "Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
@@ -63,7 +71,16 @@ def as_list(value: Any) -> list[Any]:
 def test_no_policy_holds_a_wildcard_that_could_be_avoided() -> None:
     found = [s for role in resources("AWS::IAM::Role").values() for s in statements(role)]
     assert len(found) > 8
+    managed = [
+        arn for r in resources("AWS::IAM::Role").values() for arn in r.get("ManagedPolicyArns", [])
+    ]
+    assert [arn["Fn::Sub"].rpartition("/")[2] for arn in managed] == [
+        "AmazonAPIGatewayPushToCloudWatchLogs"
+    ]
+    [metrics] = (s for s in found if s["Action"] == "cloudwatch:PutMetricData")
+    assert list(metrics["Condition"]) == ["StringEquals"]
     for statement in found:
+        assert not any(key.startswith("Not") for key in statement)
         actions = as_list(statement["Action"])
         assert not any("*" in action for action in actions), actions
         for resource in as_list(statement.get("Resource", [])):
@@ -106,7 +123,7 @@ def test_the_dashboard_is_one() -> None:
     widgets = json.loads(dashboard["DashboardBody"]["Fn::Sub"])["widgets"]
     shown = [arn.rpartition(":alarm:")[2] for arn in widgets[-1]["properties"]["alarms"]]
     alarms = resources("AWS::CloudWatch::Alarm")
-    updating = {"UpdateErrors", "UpdateLatency"}  # which mean nothing at other times
+    updating = {"UpdateErrors", "UpdateRefusals", "UpdateLatency"}  # nothing at other times
     names = [a["AlarmName"]["Fn::Sub"] for name, a in alarms.items() if name not in updating]
     assert sorted(shown) == sorted(names)
 
@@ -116,17 +133,17 @@ def test_an_update_is_rolled_back_by_alarms_of_the_new_fleet_alone() -> None:
     [endpoint] = resources("AWS::SageMaker::Endpoint").values()
     rollback = endpoint["DeploymentConfig"]["Fn::If"][1]["AutoRollbackConfiguration"]["Alarms"]
     named = [alarm["AlarmName"]["Ref"] for alarm in rollback]
-    assert len(named) == 2
-    [role] = (r for n, r in resources("AWS::IAM::Role").items() if n == "ModelRole")
-    [allowed] = (
-        s["Resource"] for s in statements(role) if s["Action"] == "cloudwatch:DescribeAlarms"
-    )
-    for name, resource in zip(named, allowed, strict=True):
+    assert sorted(named) == sorted(name for name in alarms if name.startswith("Update"))
+    for name in named:
         dimensions = {d["Name"]: d["Value"] for d in alarms[name]["Dimensions"]}
         assert dimensions["EndpointConfigName"] == {
             "Fn::GetAtt": ["EndpointConfig", "EndpointConfigName"]
         }
-        assert resource["Fn::Sub"].endswith(f":alarm:{alarms[name]['AlarmName']['Fn::Sub']}")
+        # Another alarm for every fleet: one that tripped for the last would undo the next.
+        called = alarms[name]["AlarmName"]["Fn::Sub"]
+        assert re.fullmatch(
+            r"\$\{AWS::StackName\}-update-\w+-\$\{EndpointConfig.EndpointConfigName\}", called
+        )
 
 
 def test_the_template_fits_into_a_request() -> None:
@@ -148,6 +165,7 @@ def test_parameters_are_checked_before_aws_is_asked() -> None:
         ({"Subnets": ["a", "b"]}, "Subnets and SecurityGroups: expected both"),
         ({"Subnets": ["a"], "SecurityGroups": ["s"]}, "expected two, in two zones"),
         ({"MinInstances": 9}, "found MinInstances above MaxInstances"),
+        ({"KmsKey": "1234"}, "KmsKey: found '1234'; expected an ARN, or none"),
     ):
         with pytest.raises(CloudError, match=re.escape(said)) as caught:
             template.parameters(bad)
@@ -240,13 +258,27 @@ def test_no_region_and_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ("ExpiredToken", "aws.credentials"),
         ("AccessDenied", "aws.permission"),
         ("LimitExceeded", "aws.refused"),
+        ("ExpiredTokenException", "aws.credentials"),
     ],
 )
 def test_what_aws_refuses_is_one_of_ours(code: str, ours: str, session: Session) -> None:
     session["cloudformation"].add_client_error("describe_stacks", code, "no\nway")
     with pytest.raises(CloudError) as caught, told("describe stacks"):
         session.client("cloudformation").describe_stacks(StackName="tickets")
-    assert caught.value.code == ours
+    assert caught.value.code == ours and "\n" not in str(caught.value)
+
+
+def test_credentials_that_have_ended_and_uploads_that_are_denied() -> None:
+    with pytest.raises(CloudError, match="UnauthorizedSSOTokenError") as caught, told("look"):
+        raise UnauthorizedSSOTokenError
+    assert caught.value.code == "aws.credentials"
+    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+    with pytest.raises(CloudError, match="this role may not upload: no") as caught, told("upload"):
+        try:
+            raise denied
+        except ClientError:
+            raise S3UploadFailedError("failed to upload") from None
+    assert caught.value.code == "aws.permission"
 
 
 def absent(session: Session) -> None:
@@ -257,7 +289,8 @@ def absent(session: Session) -> None:
 
 def described(session: Session, status: str, *tags: str) -> None:
     stack = {
-        "StackName": "tickets", "StackStatus": status, "CreationTime": "2026-01-01T00:00:00Z",
+        "StackName": "tickets", "StackId": STACK, "StackStatus": status,
+        "CreationTime": "2026-01-01T00:00:00Z",
         "Tags": [{"Key": tag, "Value": "deploy"} for tag in tags],
         "Parameters": [{"ParameterKey": "Mode", "ParameterValue": "serverless"}],
     }  # fmt: skip
@@ -331,6 +364,7 @@ def test_a_stack_of_ours(place: Place, session: Session) -> None:
         ("ROLLBACK_COMPLETE", {}, "aws.broken", "`tfserve destroy tickets` removes it"),
         ("UPDATE_ROLLBACK_FAILED", {}, "aws.broken", "continue-update-rollback"),
         ("CREATE_COMPLETE", {"Mode": "realtime"}, "aws.parameters", "Mode: found realtime, and"),
+        ("CREATE_COMPLETE", {}, "aws.parameters", "Mode: found realtime, and"),  # its default
     ],
 )
 def test_a_stack_that_cannot_be_updated(
@@ -372,22 +406,25 @@ def test_buckets(place: Place, session: Session) -> None:
 def test_a_role_that_lacks_a_permission(place: Place, session: Session) -> None:
     role = {"Path": "/sso/", "RoleName": "team", "RoleId": "R" * 16, "CreateDate": 0,
             "Arn": "arn:aws:iam::123456789012:role/sso/team"}  # fmt: skip
-    iam = session["iam"]
+    iam, refused = session["iam"], ("iam:CreateRole", "s3:PutObject")
     iam.add_response("get_role", {"Role": role}, {"RoleName": "team"})
     for resource, actions in preflight.NEEDED.items():
         named = resource.format(p="aws", r="eu-west-1", a="123456789012", s="tickets", b="mine")
         answers = [
             {
                 "EvalActionName": action,
-                "EvalDecision": "implicitDeny" if action == "iam:CreateRole" else "allowed",
+                "EvalDecision": "implicitDeny" if action in refused else "allowed",
+                # What depends on tags that do not exist yet is left to CloudFormation.
+                "MissingContextValues": ["aws:ResourceTag/team"] * (action == "s3:PutObject"),
             }
             for action in actions
         ]
         iam.add_response(
             "simulate_principal_policy",
             {"EvaluationResults": answers},
-            {"PolicySourceArn": role["Arn"], "ActionNames": list(actions), "ResourceArns": [named]},
-        )
+            {"PolicySourceArn": role["Arn"], "ActionNames": list(actions), "ResourceArns": [named],
+             "ContextEntries": ANY},
+        )  # fmt: skip
     with pytest.raises(CloudError, match="role/sso/team may not iam:CreateRole;") as caught:
         preflight.permissions(place, "tickets", "mine")
     assert caught.value.code == "aws.permission"
@@ -398,24 +435,32 @@ def test_a_role_that_lacks_a_permission(place: Place, session: Session) -> None:
 def test_the_role_of_api_gateways_logs_is_made_once(place: Place, session: Session) -> None:
     session["apigateway"].add_response("get_account", {})
     assert preflight.logs_role(place, None) == "true"
-    session["apigateway"].add_response("get_account", {"cloudwatchRoleArn": "arn"})
+    role = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/service-role/logs"}
+    there = {"Role": {"Path": "/", "RoleName": "logs", "RoleId": "R" * 16, "CreateDate": 0,
+                      "Arn": role["cloudwatchRoleArn"]}}  # fmt: skip
+    session["apigateway"].add_response("get_account", role)
+    session["iam"].add_response("get_role", there, {"RoleName": "logs"})
     assert preflight.logs_role(place, None) == "false"
+    for code, wanted in (("NoSuchEntity", "true"), ("AccessDenied", "false")):
+        session["apigateway"].add_response("get_account", role)
+        session["iam"].add_client_error("get_role", code)
+        assert preflight.logs_role(place, None) == wanted
     before = preflight.Stack("", "", {"CreateLogsRole": "true"})  # an update must not take it away
     assert preflight.logs_role(place, before) == "true"
 
 
 def test_an_archive_that_fails_the_doctor(trained: Trained, tmp_path: Path) -> None:
     archive = package(trained("classif"), tmp_path / "model.tar.gz")
-    assert len(preflight.examined(archive).golden) > 0
+    assert len(preflight.examined(archive, HUGGINGFACE).golden) > 0
     archive.write_bytes(archive.read_bytes()[:1000])
     with pytest.raises(ModelError, match="`tfserve package` writes one"):
-        preflight.examined(archive)
+        preflight.examined(archive, HUGGINGFACE)
     spoiled = shutil.copytree(trained("classif"), tmp_path / "model")
     (spoiled / "code" / "inference.py").unlink()
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(spoiled, ".")
     with pytest.raises(ModelError, match="would not work in a container: found no code") as caught:
-        preflight.examined(archive)
+        preflight.examined(archive, HUGGINGFACE)
     assert caught.value.code == "archive.doctor"
 
 
@@ -448,13 +493,16 @@ def test_uploads_are_named_by_their_content(tmp_path: Path) -> None:
 )
 def test_the_repository_of_an_image(uri: str, name: str) -> None:
     number, region = uri[:12], uri.split(".")[3]
-    assert images.repository(uri, "aws") == f"arn:aws:ecr:{region}:{number}:repository/{name}"
+    arn = f"arn:aws:ecr:{region}:{number}:repository/{name}"
+    assert images.repository(uri, region, "aws") == arn
+    with pytest.raises(CloudError, match=f"the image is in {region}; expected one in ap-south-1"):
+        images.repository(uri, "ap-south-1", "aws")
 
 
 @pytest.mark.parametrize("uri", ["tfserve:latest", "docker.io/library/python:3.12", ""])
 def test_an_image_that_sagemaker_cannot_pull(uri: str) -> None:
     with pytest.raises(CloudError, match="expected one of ECR") as caught:
-        images.repository(uri, "aws")
+        images.repository(uri, "eu-west-1", "aws")
     assert caught.value.code == "aws.image"
 
 
@@ -527,6 +575,7 @@ def test_a_change_set_that_fails_leaves_nothing(
         cloudformation.add_response("describe_change_set", told_)
     cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": "arn:aws:set"})
     described(session, "REVIEW_IN_PROGRESS")
+    cloudformation.add_response("list_change_sets", {"Summaries": []}, {"StackName": STACK})
     cloudformation.add_response("delete_stack", {}, {"StackName": STACK})
     absent(session)
     with (
@@ -535,6 +584,69 @@ def test_a_change_set_that_fails_leaves_nothing(
     ):
         pass
     cloudformation.assert_no_pending_responses()
+
+
+def test_a_stack_that_another_has_proposed_to_is_left(
+    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "POLL", 0.0)
+    cloudformation = session["cloudformation"]
+    cloudformation.add_response("create_change_set", {"Id": "arn:aws:set", "StackId": STACK})
+    cloudformation.add_response("describe_change_set", {"Status": "CREATE_COMPLETE", "Changes": []})
+    cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": "arn:aws:set"})
+    described(session, "REVIEW_IN_PROGRESS")
+    waiting = {"Summaries": [{"ChangeSetName": "tfserve-of-another"}]}
+    cloudformation.add_response("list_change_sets", waiting, {"StackName": STACK})
+    with changes.proposed(place, "tickets", {}, new=True):
+        pass
+    cloudformation.assert_no_pending_responses()
+
+
+def test_an_update_is_undone_with_what_was_there_before(
+    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "POLL", 0.0)
+    cloudformation = session["cloudformation"]
+    described(session, "UPDATE_COMPLETE", "tfserve")
+    changed(session, CREATED)
+    wanted = {
+        "StackName": "tickets", "TemplateBody": "Resources: {}",
+        "Parameters": [{"ParameterKey": "ModelKey", "ParameterValue": "the earlier one"}],
+        "Capabilities": ["CAPABILITY_IAM"], "Tags": ANY,
+    }  # fmt: skip
+    cloudformation.add_response("update_stack", {}, wanted)
+    changed(session, CREATED, ("Model", "UPDATE_COMPLETE", ""), ("tickets", "UPDATE_COMPLETE", ""))
+    before = preflight.Stack("UPDATE_COMPLETE", "Resources: {}", {"ModelKey": "the earlier one"})
+    lines: list[str] = []
+    changes.undo(place, "tickets", before, lines.append)
+    assert lines == ["  Model update_complete"]
+    cloudformation.assert_no_pending_responses()
+
+
+def test_an_endpoint_that_alarms_brought_back_is_noticed(place: Place, session: Session) -> None:
+    found = {
+        "EndpointName": "tickets", "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/tickets",
+        "EndpointStatus": "InService", "CreationTime": 0, "LastModifiedTime": 0,
+        "EndpointConfigName": "config-1",
+    }  # fmt: skip
+    session["sagemaker"].add_response("describe_endpoint", found)
+    smoke.moved(place, "tickets", "config-1")
+    session["sagemaker"].add_response("describe_endpoint", found)
+    with pytest.raises(CloudError, match="SageMaker brought tickets back") as caught:
+        smoke.moved(place, "tickets", "config-2")
+    assert caught.value.code == "aws.failed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [["a text"], [{"text": "a"}], {"data": []}, {"inputs": "a"}, {"instances": [1]}, {"X": []},
+     {"text": "a"}, {"words": ["a"], "id": 1}, "a text"],
+)  # fmt: skip
+def test_the_api_takes_all_forms_that_a_model_reads(body: Any) -> None:
+    [model] = resources("AWS::ApiGateway::Model").values()
+    jsonschema.Draft4Validator(model["Schema"]).validate(body)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft4Validator(model["Schema"]).validate({"question": body})
 
 
 def priced(*usd: str) -> list[str]:
@@ -556,10 +668,19 @@ def test_what_a_month_costs(place: Place, session: Session) -> None:
     assert "nothing while nobody asks" in line
 
 
+def comprehend(requests: float) -> float:
+    """USD a month for texts of 300 characters: 10 million units, the next 40 million, the rest."""
+    units, usd = requests * 3, 0.0
+    for most, price in ((10e6, 1e-4), (40e6, 5e-5), (math.inf, 2.5e-5)):
+        usd += min(units, most) * price
+        units -= min(units, most)
+    return usd
+
+
 def test_the_worked_examples_follow_from_the_prices_beside_them() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "aws.md").read_text("utf-8")
-    hour, serverless, api, asked, lambda_, unit = (0.23, 2e-5, 3.5, 0.2, 1.66667e-5, 1e-4)
-    for price in ("0.23", "0.00002", "3.50", "0.20", "0.0000166667", "0.0001"):
+    hour, serverless, api, asked, lambda_ = (0.23, 2e-5, 3.5, 0.2, 1.66667e-5)
+    for price in ("0.23", "0.00002", "3.50", "0.20", "0.0000166667", "0.0001", "0.00005"):
         assert f" {price} USD" in " ".join(text.split())
     rows = re.findall(r"^\| ([\d,]+) \| ([\d., |]+) \|$", text, re.M)
     assert len(rows) == 3
@@ -568,9 +689,10 @@ def test_the_worked_examples_follow_from_the_prices_beside_them() -> None:
         expected = (
             hour * 730,
             requests * 0.1 * 4 * serverless,
-            requests / 1e6 * (api + asked) + requests * 0.1 * 0.5 * lambda_,
+            hour * 2 * 30,
             (requests / 40 + 30) / 3600 * hour,
-            requests * 3 * unit,
+            requests / 1e6 * (api + asked) + requests * 0.1 * 0.5 * lambda_,
+            comprehend(requests),
         )
         shown = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
         assert shown == pytest.approx(expected, rel=0.12)

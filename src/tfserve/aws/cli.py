@@ -48,6 +48,9 @@ def deploy(
                agreed=agreed, say=click.echo)  # fmt: skip
     if done is not None:
         click.echo(f"url: {done.url}")
+        if done.domain is not None:
+            name, target = done.domain
+            click.echo(f"url: https://{name}/predict, once DNS has {name} as a CNAME of {target}")
         click.echo(
             f"curl --header 'Content-Type: application/json' \\\n"
             f'    --header "x-api-key: $(aws apigateway get-api-key --api-key {done.api_key_id} '
@@ -58,10 +61,11 @@ def deploy(
 
 @click.command()
 @click.argument("stack")
+@click.option("--bucket", help="Of the files of a stack that is gone. Default: deploy's.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def destroy(stack: str, yes: bool) -> None:
+def destroy(stack: str, bucket: str | None, yes: bool) -> None:
     """Delete the STACK that `tfserve deploy` made and all that was uploaded for it."""
     from tfserve.aws.stack import destroy as run
 
     if yes or click.confirm(f"delete the endpoint, the API and the files of {stack}?"):
-        run(stack, say=click.echo)
+        run(stack, bucket=bucket, say=click.echo)

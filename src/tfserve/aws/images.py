@@ -8,6 +8,9 @@ from typing import Any
 from tfserve.aws.containers import uri
 from tfserve.errors import CloudError
 
+HUGGINGFACE = "/huggingface-pytorch-"
+"""In the names of HuggingFace's containers."""
+
 URI = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[\w-]+)\.amazonaws\.com(?:\.cn)?"
     r"/(?P<name>[a-z0-9._/-]+?)(?::[\w.-]+|@sha256:[0-9a-f]{64})?"
@@ -25,14 +28,20 @@ def inference(region: str, instance_type: str) -> str:
         raise CloudError("aws.image", f"the SageMaker SDK knows no container: {error}") from None
 
 
-def repository(image: str, partition: str) -> str:
-    """The ARN of an image's repository. Raises CloudError for what is no image of ECR."""
+def repository(image: str, region: str, partition: str) -> str:
+    """The ARN of an image's repository. Raises CloudError for what is no image of the region."""
     found = URI.fullmatch(image)
     if found is None:
         raise CloudError(
             "aws.image",
             f"found the image {image!r}; expected one of ECR, such as "
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com/tfserve:1: SageMaker takes no other",
+        )
+    if found["region"] != region:
+        raise CloudError(
+            "aws.image",
+            f"the image is in {found['region']}; expected one in {region}, where the endpoint will "
+            "be",
         )
     place = f"{found['region']}:{found['account']}"
     return f"arn:{partition}:ecr:{place}:repository/{found['name']}"

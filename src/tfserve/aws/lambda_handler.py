@@ -25,6 +25,9 @@ from botocore.config import Config
 SECONDS = 25
 """For the model's answer: API Gateway gives up after 29, and ours is the clearer message."""
 
+AT_ONCE = 1.0
+"""Seconds in which a connection that is dead shows itself."""
+
 MAX_ANSWER = 6_000_000
 """Bytes of an answer as Lambda quotes it in JSON, of which it gives 6 MB with all headers."""
 
@@ -36,6 +39,10 @@ BUSY = {"ThrottlingException": 429, "ServiceUnavailable": 503, "ServiceUnavailab
         "ModelNotReadyException": 503, "InternalFailure": 502, "InternalServerException": 502,
         "InternalDependencyException": 502}  # fmt: skip
 """What SageMaker says where asking again may help → the status that says so by HTTP."""
+
+
+OURS = ("model", "settings", "server")
+"""First parts of the codes of what no client can help."""
 
 
 class Refused(Exception):  # noqa: N818
@@ -51,7 +58,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     started = time.monotonic()
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     request_id = _request_id(event, headers, context)
-    told: dict[str, Any] = {"request_id": request_id}
+    own = (event.get("requestContext") or {}).get("requestId")
+    told: dict[str, Any] = {"request_id": request_id, "gateway_id": own}
     answered = {"x-request-id": request_id}
     try:
         body = _body(event)
@@ -105,14 +113,15 @@ def _ask(body: bytes, headers: dict[str, str], request_id: str) -> tuple[str, st
     if not (MEDIA_TYPE.fullmatch(content_type) and MEDIA_TYPE.fullmatch(accept)):
         message = f"found a Content-Type or Accept that is none; expected such as {JSON}"
         raise Refused(415, "content_type.unsupported", message)
+    asked = {"ContentType": content_type, "Accept": accept, "InferenceId": request_id, "Body": body}
+    began = time.monotonic()
     try:
-        answer = client().invoke_endpoint(
-            EndpointName=os.environ["TFSERVE_ENDPOINT"],
-            ContentType=content_type,
-            Accept=accept,
-            InferenceId=request_id,
-            Body=body,
-        )
+        try:
+            answer = _invoke(asked)
+        except boto.ConnectionClosedError:
+            if time.monotonic() - began > AT_ONCE:
+                raise
+            answer = _invoke(asked)  # the connection died while this process slept
         said = answer["Body"].read()
     except boto.ClientError as error:
         raise _refused(error.response) from None
@@ -128,6 +137,10 @@ def _ask(body: bytes, headers: dict[str, str], request_id: str) -> tuple[str, st
     return text, answer.get("ContentType") or JSON
 
 
+def _invoke(asked: dict[str, Any]) -> Any:
+    return client().invoke_endpoint(EndpointName=os.environ["TFSERVE_ENDPOINT"], **asked)
+
+
 def _accept(headers: dict[str, str]) -> str:
     """What the client accepts; browsers and tools that take anything get JSON."""
     accept = headers.get("accept") or JSON
@@ -141,8 +154,11 @@ def _refused(response: dict[str, Any]) -> Refused:
         status = int(response.get("OriginalStatusCode") or 500)
         inner = _error(str(response.get("OriginalMessage", "")))
         if inner is not None:
-            # The toolkit of the HuggingFace containers has 400 for everything that a handler says.
-            return Refused(int(inner.pop("status", status)), **inner)
+            # The toolkit of the HuggingFace containers has 400 for everything that a handler says,
+            # and loads a model with the first request.
+            status = int(inner.pop("status", status))
+            own = inner["code"].partition(".")[0] in OURS
+            return Refused(502 if own and status == 400 else status, **inner)
         if "timed out" in str(response.get("OriginalMessage", "")):
             return _too_slow()
         return Refused(502, "server.model", f"the model failed with status {status}; ask again")
@@ -181,5 +197,8 @@ def _error(message: str) -> dict[str, Any] | None:
 @functools.cache
 def client() -> Any:
     """One for all requests of this process; made once, for that takes longer than asking."""
-    once = Config(read_timeout=SECONDS, connect_timeout=2, retries={"total_max_attempts": 1})
+    once = Config(
+        read_timeout=SECONDS, connect_timeout=2, retries={"total_max_attempts": 1},
+        tcp_keepalive=True,
+    )  # fmt: skip
     return boto3.client("sagemaker-runtime", config=once)

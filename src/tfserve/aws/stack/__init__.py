@@ -18,10 +18,12 @@ from tfserve.archive import package
 from tfserve.aws import images
 from tfserve.aws.stack import changes, preflight, prices, smoke, template, uploads
 from tfserve.aws.stack.changes import Change
-from tfserve.aws.stack.place import Say, account
+from tfserve.aws.stack.place import Place, Say, account
 from tfserve.errors import CloudError
 
 __all__ = ["Deployed", "deploy", "destroy"]
+
+ROLE = "left: the role that lets API Gateway write logs, which all APIs of the region share"
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Deployed:
     url : where to POST
     region : where it is
     api_key_id : of the first key; API Gateway tells its value
+    domain : the name of one's own and what its DNS record must point to, where there is one
     """
 
     url: str
     region: str
     api_key_id: str
+    domain: tuple[str, str] | None = None
 
 
 def deploy(
@@ -88,17 +92,17 @@ def deploy(
     store = preflight.bucket(place, bucket or (found.parameters["ModelBucket"] if found else None))
     preflight.permissions(place, stack, store.name)
     uri = image or (found.parameters["Image"] if found else None)
-    uri = uri or images.inference(place.region, template.filled(given)["InstanceType"])
+    uri = uri or images.inference(place.region, template.instance_type(given))
     given |= {
         "Image": uri,
-        "ImageRepository": images.repository(uri, place.partition),
+        "ImageRepository": images.repository(uri, place.region, place.partition),
         "CreateLogsRole": preflight.logs_role(place, found),
     }
     with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
         archive = Path(model)
         if archive.is_dir():
             archive = package(archive, Path(folder) / "model.tar.gz")
-        manifest = preflight.examined(archive)
+        manifest = preflight.examined(archive, uri)
         sources = uploads.sources(archive, stack, Path(folder))
         given |= {
             "ModelBucket": store.name, "ModelKey": sources.model, "LambdaKey": sources.code
@@ -111,37 +115,78 @@ def deploy(
                 say(str(change))
             if dry_run or (proposal.changes and not agreed(proposal.changes)):
                 return None
-            if proposal.changes:
-                uploads.upload(place, store, sources, say)
-                changes.execute(place, proposal, say)
-            else:
+            if not proposal.changes:
                 say("nothing to change")
+            else:
+                try:
+                    uploads.upload(place, store, sources, say)
+                    changes.execute(place, proposal, say)
+                except Exception:
+                    _left(stack, store.name, given, say, new=found is None)
+                    raise
     outputs = changes.outputs(place, stack)
-    deployed = Deployed(outputs["Url"], place.region, outputs["ApiKeyId"])
     try:
-        smoke.ask(place, deployed.url, deployed.api_key_id, manifest)
+        smoke.moved(place, stack, outputs["EndpointConfigName"])
+        smoke.ask(place, outputs["Url"], outputs["ApiKeyId"], manifest)
     except Exception as error:
-        say(f"undoing it: {error}")
-        changes.undo(place, stack, found, say)
-        if found is None:
-            uploads.remove(place, store.name, stack)
+        if not proposal.changes:
+            raise
+        _undo(place, stack, found, error, say)
+        _left(stack, store.name, given, say, new=found is None)
         raise
     say(f"{len(manifest.golden)} golden records were answered as in training")
-    return deployed
+    domain = given.get("DomainName")
+    return Deployed(
+        outputs["Url"], place.region, outputs["ApiKeyId"],
+        (domain, outputs["DomainTarget"]) if domain else None,
+    )  # fmt: skip
 
 
-def destroy(stack: str, *, say: Say = print, session: Any = None) -> None:
+def _undo(
+    place: Place, stack: str, found: preflight.Stack | None, error: Exception, say: Say
+) -> None:
+    """Undo changes that were made; what went wrong first is told in any case."""
+    say(f"undoing it: {error}")
+    try:
+        changes.undo(place, stack, found, say)
+    except CloudError as second:
+        raise CloudError("aws.smoke", f"{error}; undoing that failed too: {second}") from error
+
+
+def _left(stack: str, bucket: str, given: Mapping[str, str], say: Say, *, new: bool) -> None:
+    """Tell what a deployment that failed leaves behind."""
+    say(
+        f"left: what was uploaded to s3://{bucket}/tfserve/{stack}/, with which the same command "
+        f"goes on; `tfserve destroy {stack}` removes it"
+    )
+    if new and given["CreateLogsRole"] == "true":
+        say(ROLE)
+
+
+def destroy(
+    stack: str, *, bucket: str | None = None, say: Say = print, session: Any = None
+) -> None:
     """Delete the stack and what was uploaded for it, and tell what stays.
 
-    Raises CloudError where there is no such stack of tfserve's, or it cannot be deleted.
+    Parameters
+    ----------
+    bucket : of what was uploaded for a stack that is gone, where it is not the default one
+
+    Raises CloudError where there is nothing of such a stack of tfserve's, or it cannot be deleted.
     """
     place = account(session)
     found = preflight.stack(place, stack)
-    if found is None:
-        raise CloudError("aws.not_found", f"found no stack {stack} in {place.region}")
-    changes.delete(place, stack, say)
-    removed = uploads.remove(place, found.parameters["ModelBucket"], stack)
-    say(f"deleted {stack} and {removed} uploaded files")
-    say(f"left: the bucket {found.parameters['ModelBucket']} with whatever else it holds")
-    if found.parameters.get("CreateLogsRole") == "true":
-        say("left: the role that lets API Gateway write logs, which all APIs of the region share")
+    if found is not None:
+        changes.delete(place, stack, say)
+        say(f"deleted the stack {stack}")
+    store = preflight.bucket(place, found.parameters["ModelBucket"] if found else bucket)
+    removed = uploads.remove(place, store.name, stack) if store.exists else 0
+    if found is None and not removed:
+        raise CloudError(
+            "aws.not_found",
+            f"found no stack {stack} in {place.region}, and nothing of it in {store.name}",
+        )
+    say(f"deleted {removed} uploaded files")
+    say(f"left: the bucket {store.name} with whatever else it holds")
+    if found is not None and found.parameters.get("CreateLogsRole") == "true":
+        say(ROLE)

@@ -29,16 +29,18 @@ UNCHANGED = ("didn't contain changes", "No updates are to be performed")
 
 @dataclass(frozen=True)
 class Change:
-    """Of one resource: ``Add``, ``Modify`` or ``Remove``; ``replaced`` makes a new one of it."""
+    """Of one resource: ``Add``, ``Modify`` or ``Remove``; ``replaced`` says whether that makes
+    another one of it: ``True``, ``False`` or ``Conditional``."""
 
     action: str
     resource: str
     type: str
-    replaced: bool
+    replaced: str
 
     def __str__(self) -> str:
         sign = {"Add": "+", "Remove": "-"}.get(self.action, "~")
-        return f"  {sign} {self.resource} ({self.type}){', replaced' if self.replaced else ''}"
+        more = {"True": ", replaced", "Conditional": ", perhaps replaced"}.get(self.replaced, "")
+        return f"  {sign} {self.resource} ({self.type}){more}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _changes(client: Any, found: dict[str, Any]) -> list[Change]:
             change = entry["ResourceChange"]
             listed.append(Change(
                 change["Action"], change["LogicalResourceId"], change["ResourceType"],
-                change.get("Replacement") == "True",
+                change.get("Replacement", "False"),
             ))  # fmt: skip
         if not (token := found.get("NextToken")):
             return listed
@@ -125,6 +127,8 @@ def _forget(client: Any, change_set: str, stack_id: str) -> None:
     for _ in range(ATTEMPTS):
         status = _status(client, stack_id)
         if status == EMPTY:
+            if client.list_change_sets(StackName=stack_id)["Summaries"]:  # somebody else's
+                return
             client.delete_stack(StackName=stack_id)
         elif status != "DELETE_IN_PROGRESS":
             return
@@ -226,6 +230,8 @@ def _watch(client: Any, stack_id: str, act: Callable[[], Any], say: Say, good: s
 
 def _ended(status: str) -> str:
     """How it ended that did not end well."""
+    if status == "DELETE_FAILED":
+        return "not all could be deleted; `tfserve destroy` tries it again"
     if status.endswith("ROLLBACK_COMPLETE") or status == "DELETE_COMPLETE":
         return "the changes failed and were undone"
     if status.endswith("_FAILED"):

@@ -25,6 +25,18 @@ FAILED = (boto.BotoCoreError, Boto3Error, ResponseParserError)
 """What is raised where AWS was not reached, or what answered was not AWS."""
 
 
+NO_CREDENTIALS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError,
+    boto.TokenRetrievalError, boto.SSOError, boto.ProfileNotFound,
+)  # fmt: skip
+
+REJECTED = (
+    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired",
+    "SignatureDoesNotMatch", "UnrecognizedClientException",
+)  # fmt: skip
+"""Codes of credentials that AWS does not accept."""
+
+
 @dataclass(frozen=True)
 class Place:
     """An account and a region, and who asks."""
@@ -45,7 +57,7 @@ def told(what: str) -> Iterator[None]:
     """Errors of AWS as ours; ``what`` is what was being done."""
     try:
         yield
-    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.TokenRetrievalError) as e:
+    except NO_CREDENTIALS as e:
         raise CloudError(
             "aws.credentials",
             f"found no usable credentials for AWS ({type(e).__name__}); expected those of "
@@ -56,14 +68,17 @@ def told(what: str) -> Iterator[None]:
     except boto.ClientError as error:
         raise refused(what, error) from None
     except FAILED as error:
+        if isinstance(error.__context__, boto.ClientError):  # of an upload in parts
+            raise refused(what, error.__context__) from None
         reason = " ".join(str(error).split())
         raise CloudError("aws.connection", f"cannot {what}: {reason}") from None
 
 
 def refused(what: str, error: Any) -> CloudError:
     """A ``ClientError`` of boto's."""
-    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    if code in ("ExpiredToken", "InvalidClientTokenId", "UnrecognizedClientException"):
+    code = error.response["Error"]["Code"]
+    message = " ".join(error.response["Error"].get("Message", "").split())
+    if code in REJECTED:
         return CloudError(
             "aws.credentials", f"AWS does not accept the credentials ({code}); expected fresh ones"
         )

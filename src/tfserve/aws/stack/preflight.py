@@ -15,6 +15,7 @@ from botocore import exceptions as boto
 from tfserve import artifact, doctor
 from tfserve.archive import unpack
 from tfserve.artifact import Manifest
+from tfserve.aws import images
 from tfserve.aws.stack import template
 from tfserve.aws.stack.place import FAILED, Place, told
 from tfserve.errors import CloudError, ModelError
@@ -33,7 +34,9 @@ FIXED = ("Mode", "InstanceType")
 """What SageMaker does not change of an endpoint whose instances follow the load."""
 
 NEEDED = {
-    "arn:{p}:iam::{a}:role/{s}-ModelRole-1": ("iam:CreateRole", "iam:PutRolePolicy"),
+    "arn:{p}:iam::{a}:role/{s}-ModelRole-1": (
+        "iam:CreateRole", "iam:PutRolePolicy", "iam:PassRole",
+    ),
     "arn:{p}:lambda:{r}:{a}:function:{s}": ("lambda:CreateFunction",),
     "arn:{p}:sagemaker:{r}:{a}:endpoint/{s}": ("sagemaker:CreateEndpoint",),
     "arn:{p}:sagemaker:{r}:{a}:model/{s}-1": ("sagemaker:CreateModel",),
@@ -70,11 +73,13 @@ class Bucket:
     exists: bool
 
 
-def examined(archive: Path) -> Manifest:
-    """The archive's manifest. Raises ModelError where it would not start."""
+def examined(archive: Path, image: str) -> Manifest:
+    """The archive's manifest. Raises ModelError where it would not start in the image."""
     with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
         unpack(archive, Path(folder))
-        wrong = [f.message for f in doctor.examine(folder) if f.level == doctor.WRONG]
+        found = [f for f in doctor.examine(folder) if f.level == doctor.WRONG]
+        # An image of one's own may have the engine that HuggingFace's lack.
+        wrong = [f.message for f in found if f.topic != "engine" or images.HUGGINGFACE in image]
         if wrong:
             raise ModelError(
                 "archive.doctor",
@@ -133,12 +138,13 @@ def may_become(place: Place, name: str, found: Stack | None, given: Mapping[str,
         raise CloudError(
             "aws.broken", f"the stack {name} is in {status}; `tfserve destroy {name}` removes it"
         )
+    wanted = template.filled(given)
     for parameter in FIXED:
-        before = found.parameters.get(parameter)
-        if before != given.get(parameter, before):
+        before = found.parameters.get(parameter, wanted[parameter])
+        if before != wanted[parameter]:
             raise CloudError(
                 "aws.parameters",
-                f"{parameter}: found {given[parameter]}, and {before} in {name}, which SageMaker "
+                f"{parameter}: found {wanted[parameter]}, and {before} in {name}, which SageMaker "
                 f"does not change: deploy under another name, then `tfserve destroy {name}`",
             )
 
@@ -212,6 +218,10 @@ def permissions(place: Place, name: str, bucket_name: str) -> None:
     """Ask IAM whether the caller may do what is needed, if he may ask that."""
     iam, denied = place.client("iam"), list[str]()
     words = {"p": place.partition, "r": place.region, "a": place.account, "s": name}
+    context = {
+        "aws:RequestedRegion": place.region,
+        "iam:PassedToService": "sagemaker.amazonaws.com",
+    }
     try:
         source = place.caller
         if assumed := re.search(r":assumed-role/([^/]+)/", source):
@@ -221,11 +231,15 @@ def permissions(place: Place, name: str, bucket_name: str) -> None:
                 PolicySourceArn=source,
                 ActionNames=list(actions),
                 ResourceArns=[resource.format(**words, b=bucket_name)],
+                ContextEntries=[
+                    {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+                    for key, value in context.items()
+                ],
             )
             denied += [
                 answer["EvalActionName"]
                 for answer in answers["EvaluationResults"]
-                if answer["EvalDecision"] != "allowed"
+                if answer["EvalDecision"] != "allowed" and not _depends(answer)
             ]
     except (boto.ClientError, *FAILED):  # then CloudFormation will say
         return
@@ -236,10 +250,25 @@ def permissions(place: Place, name: str, bucket_name: str) -> None:
         )
 
 
+def _depends(answer: Mapping[str, Any]) -> bool:
+    """Whether the simulator was not told what the decision depends on, such as tags."""
+    results = [answer, *answer.get("ResourceSpecificResults", [])]
+    return any(result.get("MissingContextValues") for result in results)
+
+
 def logs_role(place: Place, found: Stack | None) -> str:
     """Whether the stack makes the role for API Gateway's logs, which a region has once."""
     if found is not None:
         return found.parameters.get("CreateLogsRole", "false")
     with told("read the settings of API Gateway"):
-        settings = place.client("apigateway").get_account()
-    return "false" if settings.get("cloudwatchRoleArn") else "true"
+        role = place.client("apigateway").get_account().get("cloudwatchRoleArn")
+    return "false" if role and _exists(place, role) else "true"
+
+
+def _exists(place: Place, role: str) -> bool:
+    """Whether a role is there still; that of a deleted stack stays in API Gateway's settings."""
+    try:
+        place.client("iam").get_role(RoleName=role.rpartition("/")[2])
+    except (boto.ClientError, *FAILED) as error:
+        return "NoSuchEntity" not in str(error)
+    return True

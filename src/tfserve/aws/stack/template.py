@@ -89,11 +89,20 @@ def log_groups(stack: str) -> list[str]:
     return [name.replace("${AWS::StackName}", stack) for name in names]
 
 
+def instance_type(given: Mapping[str, str]) -> str:
+    """Of the endpoint; serverless ones have no GPU, whatever stands there."""
+    values = filled(given)
+    usual = str(parsed()["Parameters"]["InstanceType"]["Default"])
+    return values["InstanceType"] if values["Mode"] == "realtime" else usual
+
+
 def _checked(name: str, value: Any, rules: Mapping[str, Any]) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     expected = ""
     if allowed := [str(choice) for choice in rules.get("AllowedValues", [])]:
         expected = "" if text in allowed else f"one of {', '.join(allowed)}"
+    elif (pattern := rules.get("AllowedPattern")) and not re.fullmatch(pattern, text):
+        expected = "an ARN, or none"
     elif rules["Type"] == "Number":
         least, most = rules.get("MinValue", 0), rules.get("MaxValue", 10**9)
         if not (re.fullmatch(r"\d{1,9}", text) and least <= int(text) <= most):

@@ -77,7 +77,10 @@ def remove(place: Place, bucket: str, stack: str) -> int:
             keys = [{"Key": found["Key"]} for found in page.get("Contents", [])]
             if not keys:
                 continue
-            done = client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            done = client.delete_objects(
+                Bucket=bucket, Delete={"Objects": keys, "Quiet": True},
+                ExpectedBucketOwner=place.account,
+            )  # fmt: skip
             if failed := done.get("Errors"):
                 reason = failed[0].get("Message", "")
                 raise CloudError("aws.refused", f"cannot delete {failed[0]['Key']}: {reason}")
@@ -101,7 +104,7 @@ def _is_there(client: Any, place: Place, bucket: str, key: str, size: int) -> bo
 
 
 def _make(place: Place, client: Any, name: str) -> None:
-    """A private bucket; S3 encrypts what is in it by default."""
+    """A private bucket without parts of broken uploads; S3 encrypts what is in it by default."""
     where = {"CreateBucketConfiguration": {"LocationConstraint": place.region}}
     with told(f"make the bucket {name}"):
         # The first region is the one that must not be named.
@@ -112,4 +115,11 @@ def _make(place: Place, client: Any, name: str) -> None:
                 "BlockPublicAcls": True, "IgnorePublicAcls": True,
                 "BlockPublicPolicy": True, "RestrictPublicBuckets": True,
             },
+        )  # fmt: skip
+        client.put_bucket_lifecycle_configuration(
+            Bucket=name,
+            LifecycleConfiguration={"Rules": [{
+                "ID": "broken-uploads", "Status": "Enabled", "Filter": {"Prefix": ""},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+            }]},
         )  # fmt: skip
