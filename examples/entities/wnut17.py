@@ -3,7 +3,7 @@
     git clone https://github.com/leondz/emerging_entities_17
     python examples/entities/wnut17.py emerging_entities_17 TABLES
 
-Any file of a word and a tag a line, with an empty line between sentences, is read like these.
+They hold a word and a tag a line, a tab between them, and an empty line between sentences.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 Published are lines with a box each, and four values a receipt, without saying where they stand. So
 a line's box is shared among its words by their characters, and words are tagged where they spell a
-value: every date, the last total, the first company and address. Such tags are called silver: a
-value that is printed otherwise than it is written down stays untagged. Every eighth receipt is
-test, every eighth of the others dev.
+value: every date, the last total that stands beside that word, the first company and address. Such
+tags are called silver: a value that is printed otherwise than it is written down stays untagged.
+Every eighth receipt is test, every eighth of the others dev.
 """
 
 from __future__ import annotations
@@ -74,12 +74,23 @@ def tags(found: Sequence[Word], values: dict[str, Any]) -> list[str]:
     spelled, given = [plain(word.text) for word in found], ["O"] * len(found)
     for name in VALUES:
         at = places(spelled, str(values.get(name) or ""))
+        if name == "total":  # not the same sum beside what was paid, if there is another
+            at = [p for p in at if _beside_total(found, p[0])] or at
         chosen = {"date": at, "total": at[-1:]}.get(name, at[:1])
         for place in chosen:
             if all(given[i] == "O" for i in place):
                 for i in place:
                     given[i] = f"{'B' if i == place[0] else 'I'}-{name.upper()}"
     return given
+
+
+def _beside_total(found: Sequence[Word], place: int) -> bool:
+    """Whether a word stands at the height of the word "total"."""
+    _, top, _, bottom = found[place].box
+    return any(
+        plain(word.text).startswith("total") and top < (word.box[1] + word.box[3]) / 2 < bottom
+        for word in found
+    )
 
 
 def rows(files: Sequence[Path]) -> Iterator[Row]:

@@ -27,6 +27,9 @@ what few rows say does not move it far."""
 COOLEST, HOTTEST = 0.05, 20.0
 BINS = 15
 
+NEVER = math.nextafter(1.0, 2.0)
+"""The threshold of a label that is never given: a probability may be 1."""
+
 ROWS_OF_FAITH = 10
 """With so many rows of a label on dev, they and the probabilities are believed alike."""
 
@@ -59,6 +62,14 @@ class Aim:
                 "precision>=0.9 and recall>=0.95",
             )
         return cls(found[1], float(found[2]))
+
+
+def never_given(task: Any) -> set[str]:
+    """Labels of a task whose threshold no probability reaches."""
+    pairs = dict(zip(getattr(task, "labels", ()), getattr(task, "thresholds", ()), strict=False))
+    if getattr(task, "threshold", None) is not None:
+        pairs[task.positive] = task.threshold
+    return {label for label, threshold in pairs.items() if threshold >= NEVER}
 
 
 def temperature(loss: Callable[[float], float], around: float = 1.0) -> float:
@@ -162,7 +173,7 @@ class Curve:
         taken as far as the rows allow it.
         """
         if aim.name == "precision" and not place:
-            return 1.0
+            return NEVER
         if aim.name == "recall" and not self.positives:  # nothing is known of it
             return 0.5
         low, high = float(self.low[place]), float(self.high[place])

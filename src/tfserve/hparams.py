@@ -147,7 +147,10 @@ class HParams:
         "labels may have one.",
     )
     positive_label: str | None = _hp(
-        None, str, "Of two labels the one that a threshold is about. Default: the rarer one."
+        None,
+        str,
+        "Of two labels the one that a threshold is about. Default: the rarer one.",
+        any_text=True,
     )
     abstain: float | None = _hp(
         None, float, "Probability under which classif gives no label.", least=0, most=1
@@ -234,7 +237,10 @@ def _error(name: str, value: Any, expected: str) -> HParamsError:
 def _parse(f: Field[Any], value: Any) -> Any:
     """One value, from a string as SageMaker sends it or from a Python value."""
     rules, optional = f.metadata, f.default is not MISSING
-    if value is None or (isinstance(value, str) and value.strip().lower() in NONE):
+    text = value.strip() if isinstance(value, str) else "None" if value is None else ""
+    # A label may be called none; None and null are how Python and JSON write that there is nothing.
+    nothing = text in ("", "None", "null") if rules.get("any_text") else text.lower() in NONE
+    if nothing and (value is None or isinstance(value, str)):
         if optional:
             return None
         raise _error(f.name, value, rules["help"])

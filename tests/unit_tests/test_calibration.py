@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from tfserve import tasks
 from tfserve.calibration import (
+    NEVER,
     Aim,
     Curve,
     calibration_error,
@@ -125,7 +128,8 @@ def test_a_wish_that_few_rows_cannot_assure_is_kept_on_them() -> None:
         [threshold] = thresholds(chances, truth, Aim.parse(aim))
         assert 0.3 < threshold <= 0.9, aim
     assert thresholds(chances, truth * 0, Aim("recall", 0.9)) == [0.5]
-    assert thresholds(chances, truth * 0, Aim("precision", 0.9)) == [1.0]
+    assert thresholds(chances, truth * 0, Aim("precision", 0.9)) == [NEVER]
+    assert NEVER > 1 and json.loads(json.dumps(NEVER)) == NEVER
 
 
 def test_weights_of_classes_do_not_give_a_rare_label_to_all() -> None:
@@ -154,7 +158,12 @@ def test_an_aim_that_is_none_is_refused(wrong: str) -> None:
 
 def test_choices_that_mean_nothing_are_refused() -> None:
     two, three = (tasks.get("classif").fit(list(labels)) for labels in ("aab", "abc"))
-    two.check_hparams(hparams("classif", threshold_for="f1", positive_label="a", abstain=0.5))
+    two.check_hparams(hparams("classif", threshold_for="f1", positive_label="a"))
+    two.check_hparams(hparams("classif", positive_label="a", abstain=0.5))
+    with pytest.raises(HParamsError, match="abstain: expected none beside threshold_for"):
+        two.check_hparams(hparams("classif", threshold_for="f1", abstain=0.5))
+    named = tasks.get("classif").fit(["none", "none", "hate"])
+    assert named.check_hparams(hparams("classif", positive_label="none")) is None
     for task, name, value in (
         (three, "threshold_for", "f1"), (three, "positive_label", "a"),
         (two, "positive_label", "c"),
@@ -185,20 +194,21 @@ def test_two_labels_have_a_threshold_and_may_be_left_open() -> None:
     labels[:3] = ["ham"] * 3
     task = tasks.get("classif").fit([*labels, "ham", "ham", "ham"])
     assert task.positive == min(("ham", "spam"), key=labels.count)
-    chosen = hparams("classif", threshold_for="recall>=0.9", positive_label="spam", abstain=0.6)
+    chosen = hparams("classif", threshold_for="recall>=0.9", positive_label="spam")
     logits = logits[:, ::-1]  # ham comes first
     fitted = task.calibrated(list(logits), labels, chosen)
-    answers = fitted.decode(logits, [], Parameters(abstain=0.0))
+    answers = fitted.decode(logits, [], Parameters())
     found = [
         a["pred"] == "spam" for a, label in zip(answers, labels, strict=True) if label == "spam"
     ]
     assert np.mean(found) == pytest.approx(0.9, abs=0.02)
+    careful = task.calibrated(list(logits), labels, hparams("classif", abstain=0.6))
     unsure = [
-        answer for answer in fitted.decode(logits, [], Parameters()) if answer["pred"] is None
+        answer for answer in careful.decode(logits, [], Parameters()) if answer["pred"] is None
     ]
     assert unsure and all(answer["proba"] < 0.6 for answer in unsure)
     assert all(answer["scores"].keys() == {"ham", "spam"} for answer in unsure)
-    metrics = task.metrics(labels, fitted.decode(logits, [], Parameters()))
+    metrics = task.metrics(labels, careful.decode(logits, [], Parameters()))
     assert metrics["accuracy"] < task.metrics(labels, answers)["accuracy"]
     assert set(metrics["per_label"]) == {"ham", "spam"}
     plain = fitted.decode(logits, [], Parameters(threshold=0.5, abstain=0.0))
@@ -212,6 +222,8 @@ def test_a_dev_table_of_unknown_labels_calibrates_nothing() -> None:
     chosen = hparams("classif", threshold_for="f1")
     fitted = task.calibrated([np.zeros(2)], ["unheard of"], chosen)
     assert fitted == task
+    kept = task.calibrated([np.zeros(2)], ["unheard of"], hparams("classif", abstain=0.7))
+    assert kept == replace(task, abstain=0.7)  # type: ignore[type-var]
     assert task.calibration_error([np.zeros(2)], ["unheard of"]) == 0.0
 
 

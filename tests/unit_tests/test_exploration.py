@@ -33,6 +33,25 @@ def test_texts_that_differ_by_little_are_twins() -> None:
     assert [pair.one for pair in pairs if pair.other == ("dev", 2)] == [("train", 0), ("dev", 0)]
 
 
+def test_a_copy_has_the_twins_of_what_it_copies() -> None:
+    near = LONG.replace("noon", "evening")
+    found = twins({"train": [LONG], "dev": [near] * 3})
+    assert {pair.other for pair in found if pair.one == ("train", 0)} == {
+        ("dev", 0), ("dev", 1), ("dev", 2)
+    }  # fmt: skip
+    assert {(pair.one, pair.other) for pair in found if pair.similarity == 1} == {
+        (("dev", 0), ("dev", 1)), (("dev", 0), ("dev", 2))
+    }  # fmt: skip
+
+
+def test_many_like_rows_of_one_split_do_not_hide_those_of_another() -> None:
+    dev = [f"{LONG} and bring number {i:03d}" for i in range(80)]
+    found = twins({"train": [f"{LONG} and bring number 777"], "dev": dev})
+    assert {pair.other for pair in found if pair.one == ("train", 0)} == {
+        ("dev", i) for i in range(80)
+    }
+
+
 def test_the_most_alike_come_first_and_short_texts_are_no_twins_of_all() -> None:
     texts = {"train": ["a", "b", "ab", "", LONG, LONG + "!", LONG]}
     found = twins(texts)
@@ -59,6 +78,15 @@ def test_leaks_and_conflicts_are_told_apart(tmp_path: Path, pretrained: Pretrain
     assert explore(tmp_path, "classif").lengths["train"].tolist() == [14, 5, 5]
 
 
+def test_a_row_is_one_leak_however_many_rows_it_repeats(tmp_path: Path) -> None:
+    write(tmp_path, "train", [(LONG, "a"), ("something else", "b")])
+    for name in ("dev", "test"):
+        write(tmp_path, name, [(LONG, "b")])
+    found = explore(tmp_path, "classif")
+    assert [len(found.leaks(name)) for name in ("train", "dev", "test")] == [0, 1, 1]
+    assert len(found.twins) == 3 and len(found.conflicting()) == 2
+
+
 def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
     write(tmp_path, "train", [("Ann met Bo Li", "B-PER O B-PER I-PER"), ("Ann left", "B-PER O")])
     write(tmp_path, "dev", [("Ann saw Cy", "B-PER O B-PER")])
@@ -78,8 +106,6 @@ def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
         ("classif", "a", "a", False),
         ("multilabel-classif", "a,b", "b", True),
         ("multilabel-classif", "a,b,c,d", "a,b,c,e", True),  # as many labels as words
-        ("regression", "3.0", "3.2", False),
-        ("regression", "3.0", "9.0", True),
         ("ner", "B-PER O O O", "B-PER O O O", False),
         ("ner", "B-PER O O O", "O O O O", True),
     ],
@@ -90,6 +116,15 @@ def test_what_counts_as_another_label(
     write(tmp_path, "train", [("Ann went home today", one), ("Ann went  home today", other)])
     table = tables.read_table(tmp_path / "train.csv", tasks.get(task))
     assert contents.differ(*table.rows, per_word=task == "ner") is differ
+
+
+def test_numbers_differ_by_what_is_far_in_their_table(tmp_path: Path) -> None:
+    for scale, offset in ((1.0, 0.0), (1e-3, 0.0), (1.0, 2000.0)):
+        values = [0.0, 0.2, 1.0, 4.0]
+        write(tmp_path, "train", [(f"text {v}", str(v * scale + offset)) for v in values])
+        table = tables.read_table(tmp_path / "train.csv", tasks.get("regression"))
+        far, (low, near, _, high) = contents.far(table), table.rows
+        assert not contents.differ(low, near, far=far) and contents.differ(low, high, far=far)
 
 
 def test_other_words_may_be_other_entities_of_the_same_types(tmp_path: Path) -> None:

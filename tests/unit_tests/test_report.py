@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ import tiny
 from conftest import Loaded, PretrainedFolder
 
 import tfserve
-from tfserve import tables, tasks
+from tfserve import calibration, tables, tasks
 from tfserve.evaluation import Evaluation, evaluate
 from tfserve.evaluation.bootstrap import differences, intervals
 from tfserve.evaluation.items import Collector
 from tfserve.exploration import explore
 from tfserve.records import Record
 from tfserve.report import comparison, evaluation, exploration
-from tfserve.report.page import Grid, Page
+from tfserve.report.page import Grid, Page, shown
 from tfserve.tables import Row, Table
+from tfserve.tallies import Labels
 
 VOID = {"meta", "link", "br", "path", "use", "image", "rect"}
 
@@ -74,11 +76,13 @@ def titles(page: Page) -> list[str]:
     return [section.title for section in page.sections]
 
 
-def made_up(labels: int, rows: int, seed: int = 0, wrong: float = 0.2) -> Evaluation:
+def made_up(
+    labels: int, rows: int, seed: int = 0, wrong: float = 0.2, abstain: float | None = None
+) -> Evaluation:
     """An evaluation of a model that is wrong in some rows, without the model."""
     rng = np.random.default_rng(seed)
     names = [f"label {i:03d}" for i in range(labels)]
-    task = tasks.get("classif").fit(names)
+    task: Any = replace(tasks.get("classif").fit(names), abstain=abstain)  # type: ignore[type-var]
     gold = [names[i] for i in rng.integers(0, labels, rows)]
     answers = []
     for label in gold:
@@ -87,7 +91,8 @@ def made_up(labels: int, rows: int, seed: int = 0, wrong: float = 0.2) -> Evalua
         scores[names.index(said)] = 2
         scores /= scores.sum()
         pairs = dict(zip(names, scores.tolist(), strict=True))
-        answers.append({"pred": said, "proba": pairs[said], "scores": pairs})
+        given = said if abstain is None or pairs[said] >= abstain else None
+        answers.append({"pred": given, "proba": pairs[said], "scores": pairs})
     texts = [f"text <b>{i}</b> & more of it" for i in range(rows)]
     table = Table("made_up.csv", tuple(Row(Record(t), g, i + 2) for i, (t, g) in
                                        enumerate(zip(texts, gold, strict=True))))  # fmt: skip
@@ -95,10 +100,12 @@ def made_up(labels: int, rows: int, seed: int = 0, wrong: float = 0.2) -> Evalua
     answers = list(collector.without_scores(answers))
     items, tally = collector.items(gold), task.tally(gold, answers)
     assert items is not None
-    metrics = {**task.metrics(gold, answers), "ece": items.calibration_error}
+    metrics = {**task.measured(tally), "ece": items.calibration_error}
     found = intervals(tally, task.metric_names)
     tokens = rng.integers(5, 100, rows)
-    return Evaluation(task, table, answers, items, tokens, 64, tally, metrics, found)
+    return Evaluation(
+        task, table, answers, collector.decided, items, tokens, 64, tally, metrics, found
+    )
 
 
 @pytest.mark.parametrize("task", tasks.names())
@@ -113,7 +120,7 @@ def test_a_model_s_report_shows_its_metrics(task: str, loaded: Loaded, tmp_path:
     text = read(page)
     for name in predictor.task.metric_names:
         low, high = found.intervals[name]
-        assert f"{name} {found.metrics[name]:.3f} {low:.3f} to {high:.3f}" in text
+        assert f"{name} {shown(found.metrics[name])} {shown(low)} to {shown(high)}" in text
     expected = {
         "classif": {"Confusion", "Thresholds", "Probabilities", "Abstaining", "Errors", "Labels"},
         "multilabel-classif": {"Thresholds", "Probabilities", "Errors", "Labels"},
@@ -164,6 +171,61 @@ def test_errors_are_ranked_by_how_sure_they_are_and_their_texts_are_text() -> No
     assert found.table.rows[line - 2].record.text == text
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_labels_that_the_model_does_not_know_are_errors(
+    known: bool, loaded: Loaded, tmp_path: Path
+) -> None:
+    predictor = loaded("classif")
+    rows = tiny.rows("classif", 6) if known else []
+    strange = [("a text of another kind", "never heard of")] * 4
+    tiny.table(tmp_path / "other.csv", [*rows, *strange], ("text", "labels"))
+    table = tables.read_table(tmp_path / "other.csv", type(predictor.task))
+    page = evaluation.page(evaluate(predictor, table), title="t")
+    [errors] = [section for section in page.sections if section.title == "Errors"]
+    [grid] = errors.parts
+    assert isinstance(grid, Grid)
+    assert sum(row[1] == "never heard of" for row in grid.rows) == 4
+    assert "does not know 1 of the labels (never heard of)" in read(page)
+
+
+def test_what_abstaining_buys_does_not_depend_on_whether_the_model_abstains() -> None:
+    plain, found = made_up(3, 300), made_up(3, 300, abstain=0.95)
+    silent = np.array([answer["pred"] is None for answer in found.answers])
+    assert 30 < silent.sum() < 270 and "coverage" not in plain.metrics
+    assert found.metrics["coverage"] == pytest.approx(1 - silent.mean())
+    assert isinstance(plain.tally, Labels)
+    answered = plain.tally.right[~silent].mean()
+    assert found.metrics["accuracy_answered"] == pytest.approx(answered)
+    pages = [evaluation.page(one, title="t") for one in (plain, found)]
+    grids = [
+        section.parts[0] for page in pages for section in page.sections
+        if section.title == "Abstaining"
+    ]  # fmt: skip
+    assert len(grids) == 2 and grids[0] == grids[1]
+    [errors] = [section for section in pages[1].sections if section.title == "Errors"]
+    [grid] = errors.parts
+    assert isinstance(grid, Grid) and len(grid.rows) == (~silent & ~plain.tally.right).sum()
+
+
+def test_thresholds_of_two_labels_are_a_table() -> None:
+    found = made_up(2, 400)
+    task: Any = found.task
+    found = replace(found, task=replace(task, positive="label 001", threshold=0.42))
+    assert found.items is not None
+    page = evaluation.page(found, title="t")
+    [section] = [s for s in page.sections if s.title == "Precision and recall by threshold"]
+    [grid] = section.parts
+    assert isinstance(grid, Grid)
+    scores, truth = found.items.probabilities[:, 1], found.items.truth[:, 1]
+    for threshold, mark, given, precision, recall in grid.rows:
+        assert given == (scores >= threshold).sum()
+        assert precision == pytest.approx(truth[scores >= threshold].mean() if given else 0.0)
+        assert recall == pytest.approx((scores[truth] >= threshold).mean())
+        assert bool(mark) == (threshold == 0.42)
+    never = replace(found, task=replace(task, positive="label 001", threshold=calibration.NEVER))
+    assert "asks of label 001: never given" in read(evaluation.page(never, title="t"))
+
+
 def test_a_table_of_one_class_has_no_empty_plot() -> None:
     found = made_up(2, 50)
     some = [i for i, row in enumerate(found.table.rows) if row.label == "label 000"]
@@ -172,6 +234,7 @@ def test_a_table_of_one_class_has_no_empty_plot() -> None:
     assert found.items is not None
     one = Evaluation(
         found.task, Table("one.csv", tuple(found.table.rows[i] for i in some)), answers,
+        [found.decided[i] for i in some],
         type(found.items)(found.items.labels, True, found.items.probabilities[some],
                           found.items.truth[some]),
         found.tokens[some], 64, found.task.tally(gold, answers),
@@ -236,7 +299,7 @@ def test_training_leaves_reports_and_a_card(tmp_path: Path, pretrained: Pretrain
     assert "Dev chose the checkpoint" in (model / "report" / "dev.html").read_text("utf-8")
     low, high = metrics["test"]["intervals"]["accuracy"]
     card = (model / "README.md").read_text("utf-8")
-    expected = f"{metrics['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+    expected = f"{metrics['test']['accuracy']:.4g} ({low:.4g} to {high:.4g})"
     assert expected in card and "- `billing`: " in card
     assert tfserve.load(model).artifact is not None  # what was added is no damage
 

@@ -175,6 +175,7 @@ def test_the_command_line_gives_the_predictors_answers(kind: str, by_command: Su
 ASKED = [
     ("classif", {"scores": True}),
     ("classif", {"top_k": 2}),
+    ("classif", {"abstain": 0.99}),
     ("multilabel-classif", {"scores": True, "threshold": 0.3}),
     ("multilabel-classif", {"top_k": 1, "threshold": 0.9}),
     ("ner", {"scores": True}),

@@ -32,6 +32,7 @@ class Evaluation:
     Attributes
     ----------
     answers : one a row, without scores
+    decided : what they would be if the model never abstained; nothing for a task without scores
     items : every choice with its probabilities; None for a task without
     tokens : of each row, before it is cut, ``(rows,)``
     capacity : tokens that the model sees at once
@@ -42,6 +43,7 @@ class Evaluation:
     task: Task
     table: Table
     answers: list[Answer]
+    decided: list[Any]
     items: Items | None
     tokens: Array
     capacity: int
@@ -80,6 +82,7 @@ def evaluate(
         task=task,
         table=table,
         answers=answers,
+        decided=collector.decided,
         items=items,
         tokens=np.array(token_counts(predictor.encoder.tokenizer, records)),
         capacity=predictor.encoder.max_length,

@@ -55,6 +55,7 @@ class Collector:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.decided: list[str | None] = []
         self._rows: list[Array] = []
         self._seen: list[Array] = []
 
@@ -65,6 +66,10 @@ class Collector:
             return
         for answer in answers:
             scores = answer.pop("scores")
+            if answer["pred"] is None:  # it abstains, which no threshold is beside
+                self.decided.append(max(scores, key=scores.__getitem__))
+            else:
+                self.decided.append(answer["pred"])
             each = scores if self.task.per_word else [scores]
             rows = [[one[label] for label in self.task.labels] for one in each]
             self._rows.append(np.array(rows, np.float32).reshape(-1, len(self.task.labels)))

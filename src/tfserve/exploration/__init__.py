@@ -7,13 +7,13 @@ texts that are nearly the same, ``contents`` what labels, entities and boxes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfserve import checks, tasks
 from tfserve.exploration import contents
-from tfserve.exploration.twins import Twins, twins
+from tfserve.exploration.twins import Place, Twins, twins
 from tfserve.tables import Row, Table
 from tfserve.tallies import Array
 
@@ -42,19 +42,28 @@ class Exploration:
         """Of the lengths."""
         return "words" if self.check.capacity is None else "tokens"
 
-    def row(self, place: tuple[str, int]) -> Row:
+    def row(self, place: Place) -> Row:
         """The row at a split and number."""
         return self.tables[place[0]].rows[place[1]]
 
     def conflicting(self) -> list[Twins]:
-        """Twins that were labelled differently."""
+        """Rows that were labelled otherwise than a twin, each with the most similar one."""
         per_word = tasks.get(self.check.task_name).per_word
+        far = contents.far(next(iter(self.tables.values())))
         pairs = ((twin, self.row(twin.one), self.row(twin.other)) for twin in self.twins)
-        return [t for t, one, other in pairs if contents.differ(one, other, per_word=per_word)]
+        differing = (t for t, a, b in pairs if contents.differ(a, b, per_word=per_word, far=far))
+        return _one_a_row(differing)
 
     def leaks(self, split: str) -> list[Twins]:
-        """Rows of a split that have a twin in an earlier one."""
-        return [t for t in self.twins if t.other[0] == split != t.one[0]]
+        """Rows of a split that have a twin in an earlier one, each with the most similar one."""
+        return _one_a_row(t for t in self.twins if t.other[0] == split != t.one[0])
+
+
+def _one_a_row(pairs: Iterable[Twins]) -> list[Twins]:
+    found: dict[Place, Twins] = {}
+    for pair in pairs:  # the most similar first
+        found.setdefault(pair.other, pair)
+    return list(found.values())
 
 
 def explore(

@@ -66,15 +66,18 @@ def _texts(table: Table) -> dict[str, list[str]]:
     return found
 
 
-FAR = 0.5
-"""Two numbers that are further apart than this share of the larger are no answer to one text."""
+def far(table: Table) -> float:
+    """From which distance on two numbers are no answer to one text: the targets' deviation."""
+    numbers = [row.label for row in table.rows if isinstance(row.label, float)]
+    return float(np.std(numbers)) if numbers else 0.0
 
 
-def differ(one: Row, other: Row, *, per_word: bool = False) -> bool:
+def differ(one: Row, other: Row, *, per_word: bool = False, far: float = 0.0) -> bool:
     """Whether two rows of nearly the same text were labelled differently; of words with tags,
-    whether other entities were marked, or where the texts differ entities of other types."""
+    whether other entities were marked, or where the texts differ entities of other types; of
+    numbers whether they are further apart than ``far``."""
     if isinstance(one.label, float):
-        return bool(abs(one.label - other.label) > FAR * max(abs(one.label), abs(other.label)))
+        return bool(abs(one.label - other.label) > far)
     if per_word:
         alike = plain(one.record.text) == plain(other.record.text)
         sides = (Counter(m if alike else m[0] for m in marked(row)) for row in (one, other))

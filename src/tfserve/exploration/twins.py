@@ -8,7 +8,7 @@ documents", 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,8 @@ SIMILAR, CANDIDATE = 0.8, 0.6
 PERMUTATIONS = 64
 SHINGLE = 5
 MOST_CHARACTERS, MOST_CANDIDATES = 4000, 50
-"""Of a text that are compared, and texts with which it is: from one template all are alike."""
+"""Of a text that are compared, and texts of a split with which it is: from one template all are
+alike."""
 
 Place = tuple[str, int]
 """A split, and the number of a row in it."""
@@ -47,26 +48,40 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
     except ImportError as error:
         raise missing_extra(error.name or "datasketch", "report") from None
     index = MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
-    seen: dict[Place, Array] = {}
-    same: dict[str, dict[str, Place]] = {}
+    seen: dict[Place, tuple[Array, Array]] = {}
+    first: dict[str, dict[str, Place]] = {}
+    likest: dict[Place, dict[str, tuple[float, Place]]] = {}
     found = []
     for split, rows in texts.items():
         for number, text in enumerate(rows):
             place, bare = (split, number), plain(text)
-            best = {other[0]: (1.0, other) for other in same.get(bare, {}).values()}
-            same.setdefault(bare, {}).setdefault(split, place)
-            if split not in best:  # otherwise all that it may be like is in the index already
+            copies = {other[0]: (1.0, other) for other in first.get(bare, {}).values()}
+            if split in copies:  # what is like this text is like its first copy
+                best = {**likest[copies[split][1]], **copies}
+            else:
+                best = copies
                 shingles = _shingles(bare)
                 sketch = MinHash(PERMUTATIONS, hashfunc=int)
                 sketch.update_batch(shingles.tolist())
-                for other in sorted(index.query(sketch))[:MOST_CANDIDATES]:  # in no order at all
-                    similarity = _jaccard(seen[other], shingles)
+                for other in _candidates(index.query(sketch), sketch.hashvalues, seen):
+                    similarity = _jaccard(seen[other][0], shingles)
                     if similarity >= max(SIMILAR, best.get(other[0], (0.0, place))[0]):
                         best[other[0]] = (similarity, other)
-                seen[place] = shingles
+                seen[place] = shingles, sketch.hashvalues
+                likest[place] = best
                 index.insert(place, sketch, check_duplication=False)
+                first.setdefault(bare, {})[split] = place
             found += [Twins(other, place, similarity) for similarity, other in best.values()]
     return sorted(found, key=lambda pair: -pair.similarity)
+
+
+def _candidates(
+    places: Collection[Place], hashes: Array, seen: Mapping[Place, tuple[Array, Array]]
+) -> Iterator[Place]:
+    """Of each split those that are the most similar by their hashes, the least of them first."""
+    ranked = sorted((float(np.mean(hashes == seen[place][1])), place) for place in places)
+    for split in sorted({place[0] for place in places}):
+        yield from [place for _, place in ranked if place[0] == split][-MOST_CANDIDATES:]
 
 
 def plain(text: str) -> str:

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from tfserve.calibration import never_given
 from tfserve.evaluation import Evaluation
 from tfserve.report import confusion, figures, mistakes, probabilities
-from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
+from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section, shown
 from tfserve.tallies import Array, Labels, Numbers
 
 MANY = 25
@@ -53,6 +54,18 @@ def _notes(found: Evaluation) -> Iterator[str]:
     if unknown := found.task.unknown(found.table.labels):
         names = ", ".join(unknown[:10])
         yield f"The model does not know {len(unknown)} of the labels ({names}): errors all."
+    if never := ", ".join(sorted(never_given(found.task))[:10]):
+        yield (
+            f"No threshold reached on dev what threshold_for asks of {never}: never given. A lower "
+            "aim, or more rows of it on dev, would give it one."
+        )
+    perfect = [name for name, (low, _) in found.intervals.items() if low == 1]
+    if perfect and not isinstance(found.tally, Numbers):
+        rows = len(found.answers)
+        yield (
+            f"Every row is right, which {rows:,} rows say of all texts only with a margin: up to "
+            f"{min(1.0, 3 / rows):.1%} may be wrong (rule of three)."
+        )
     cut = sum(answer.get("truncated") is True for answer in found.answers)
     if cut:
         yield (
@@ -65,14 +78,21 @@ def _summary(found: Evaluation) -> Section:
     cards = []
     for name in found.task.metric_names:
         low, high = found.intervals[name]
-        cards.append((name, f"{found.metrics[name]:.3f}", f"{low:.3f} to {high:.3f}"))
+        cards.append((name, shown(found.metrics[name]), f"{shown(low)} to {shown(high)}"))
     if "ece" in found.metrics:
-        cards.append(("calibration error", f"{found.metrics['ece']:.3f}", "0 is best"))
+        cards.append(("calibration error", shown(found.metrics["ece"]), "0 is best"))
+    if "coverage" in found.metrics:
+        right = f"{found.metrics['accuracy_answered']:.1%} of them right"
+        cards.append(("rows answered", f"{found.metrics['coverage']:.1%}", right))
     text = (
-        "Beside each metric the interval that holds it in 95 of 100 tables like this one "
-        "(bootstrap over rows): two models whose intervals overlap may be equally good."
+        "Beside each metric its 95% interval (bootstrap over rows): of a hundred such intervals, "
+        "each from a table of its own, 95 hold what the metric is on all texts of this kind."
     )
-    return Section("Summary", text, [Cards(cards)])
+    names = ("temperature", "positive", "threshold", "abstain")
+    own = [(name, getattr(found.task, name, None)) for name in names]
+    own = [(name, value) for name, value in own if value is not None]
+    grid = [Grid(["what was chosen on dev", ""], own)] if own else []
+    return Section("Summary", text, [Cards(cards), *grid])
 
 
 def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section]:
@@ -102,9 +122,10 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
 
 
 def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section]:
-    metric = found.task.metric
+    # A macro average over the labels that happen to be in a part is another one in each part.
+    metric = "accuracy" if "accuracy" in found.task.metric_names else found.task.metric
     parts: list[Part] = []
-    if rows := _by_length(found):
+    if rows := _by_length(found, metric):
         parts.append(Grid(["tokens", "rows", metric], rows, "By length, in the model's tokens."))
     by_label = found.metrics.get("per_label", {})
     known = sorted(
@@ -119,10 +140,10 @@ def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
         parts.append(Grid(["rows in train", "labels", "mean F1"], rows, "By a label's frequency."))
     if not parts:
         return []
-    return [Section("Where it is good", "The same metric for parts of the table.", parts)]
+    return [Section("Where it is good", "Of parts of the table.", parts)]
 
 
-def _by_length(found: Evaluation) -> list[tuple[str, int, float]]:
+def _by_length(found: Evaluation, metric: str) -> list[tuple[str, int, float]]:
     edges = np.unique(np.quantile(found.tokens, np.linspace(0, 1, GROUPS + 1), method="nearest"))
     if edges[-1] > found.capacity > edges[0]:
         edges = np.unique(np.append(edges, found.capacity))
@@ -132,7 +153,7 @@ def _by_length(found: Evaluation) -> list[tuple[str, int, float]]:
         some &= found.tokens <= high
         if some.any():
             first = low if low == edges[0] else low + 1
-            score = found.tally.scores(some.astype(float))[found.task.metric]
+            score = found.tally.scores(some.astype(float))[metric]
             rows.append((f"{first:,} to {high:,}", int(some.sum()), score))
     return rows
 

@@ -14,12 +14,15 @@ from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
 from tfserve.tables import Row
 
 MANY, MOST_LABELS, MOST_ROWS = 25, 150, 50
+OUT_OF_ORDER = 0.1
+"""A row of which more words go back up the page is to be looked at."""
+
 LEADING = 1 / 100
 """A label that has less than this share of the commonest one's rows is rare."""
 
 
 def page(found: Exploration, *, title: str) -> Page:
-    """The page; raises nothing for tables with problems, which it lists first."""
+    """The page, of at least one table with rows; its problems are listed first."""
     task = tasks.get(found.check.task_name)
     first = next(iter(found.tables.values()))
     numeric = isinstance(first.rows[0].label, float)
@@ -63,7 +66,7 @@ def _summary(found: Exploration, *, numeric: bool) -> Section:
     over = [split.over_capacity for split in found.check.splits.values()]
     if found.check.capacity is not None and over[0] is not None:
         told = f"more than the {found.check.capacity} tokens that the model sees"
-        cards.append(("rows too long", f"{over[0]:.1%}", told))
+        cards.append((f"rows of {next(iter(found.tables))} too long", f"{over[0]:.1%}", told))
     leaked = sum(len(found.leaks(name)) for name in found.tables)
     cards.append(("rows seen before", f"{leaked:,}", "of dev and test, in an earlier split"))
     cards.append(("labelled twice", f"{len(found.conflicting()):,}", "nearly the same text"))
@@ -229,9 +232,12 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
     if numeric:
         values = np.array(table.labels, float)
         off = np.abs(values - np.median(values))
-        spread = float(np.median(off)) or 1.0
+        spread = float(np.median(off) or np.std(values))
         add("a target far from the others", [i for i in np.argsort(-off) if off[i] > 8 * spread])
     else:
+        if table.rows[0].record.bbox is not None:
+            back = contents.out_of_order(table)
+            add("not in reading order", [i for i in np.argsort(-back) if back[i] > OUT_OF_ORDER])
         counts = found.check.splits[name].labels
         few = max(2.0, LEADING * max(counts.values(), default=0))
         rare = {label for label, count in counts.items() if count < few}

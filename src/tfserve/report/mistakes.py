@@ -32,9 +32,13 @@ def sections(found: Evaluation) -> list[Section]:
 def _surest(found: Evaluation, items: Items, tally: Labels) -> Section:
     wrong = []
     for row in np.flatnonzero(~tally.right).tolist():
-        # Of several labels any may be the wrong one, whichever way it went.
-        doubts = np.where(items.truth[row], 1 - items.probabilities[row], items.probabilities[row])
-        sure = found.answers[row]["proba"] if items.exclusive else float(doubts.max())
+        if items.exclusive:
+            if not tally.given[row]:  # it abstained
+                continue
+            sure = found.answers[row]["proba"]
+        else:  # any label may be the wrong one, whichever way it went
+            truth, given = items.truth[row], items.probabilities[row]
+            sure = float(np.where(truth, 1 - given, given).max())
         wrong.append((sure, names_of(tally.gold[row]), names_of(tally.given[row]), row))
     wrong.sort(key=lambda error: -error[0])
     if not wrong:

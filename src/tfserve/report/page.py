@@ -124,6 +124,8 @@ def shown(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
+        if value and abs(value) < 0.001:
+            return f"{value:.2g}"
         return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
     text = "" if value is None else str(value)
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"

@@ -15,9 +15,10 @@ from tfserve.calibration import BINS
 from tfserve.evaluation import Evaluation, Items
 from tfserve.report import figures
 from tfserve.report.page import Grid, Plot, Section
-from tfserve.tallies import Array, Labels
+from tfserve.tallies import Array
 
 MOST_CURVES, MOST_POINTS = 4, 300
+STEPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 Scored = tuple[Array, Array]
@@ -31,7 +32,7 @@ def sections(found: Evaluation, items: Items) -> list[Section]:
     curves = _curves(items)
     if not items.exclusive:
         return [*curves, _reliability(items, "labels of rows")]
-    return [*curves, _reliability(items, "rows"), _coverage(found)]
+    return [*curves, *_trade(found, items), _reliability(items, "rows"), _coverage(found)]
 
 
 def _curves(items: Items) -> list[Section]:
@@ -55,6 +56,28 @@ def _curves(items: Items) -> list[Section]:
         text += " Of many labels the two that are told apart worst and the two best."
     caption = "Precision over recall, and recall over the false positive rate."
     return [Section("Thresholds", text, [Plot(figures.lines(panels, limits=True), caption)])]
+
+
+def _trade(found: Evaluation, items: Items) -> list[Section]:
+    """Of two labels: what each threshold of the positive one would give."""
+    positive, own = getattr(found.task, "positive", None), getattr(found.task, "threshold", None)
+    if len(items.labels) != 2 or positive is None:
+        return []
+    place = items.labels.index(positive)
+    scores, truth = items.probabilities[:, place], items.truth[:, place]
+    rows = []
+    for threshold in sorted({*STEPS, *([own] if own is not None and own <= 1 else [])}):
+        given = scores >= threshold
+        hits = int((given & truth).sum())
+        mark = "the model's" if threshold == own else ""
+        rows.append((round(threshold, 4), mark, int(given.sum()), hits / max(1, int(given.sum())),
+                     hits / max(1, int(truth.sum()))))  # fmt: skip
+    text = (
+        f"What {positive} would be at other thresholds. A threshold is chosen on dev; on test its "
+        "choice would make the figures too good."
+    )
+    header = ["threshold", "", "rows given", "precision", "recall"]
+    return [Section("Precision and recall by threshold", text, [Grid(header, rows)])]
 
 
 def _chosen(items: Items) -> dict[str, Scored]:
@@ -103,12 +126,12 @@ def _reliability(items: Items, what: str) -> Section:
 
 
 def _coverage(found: Evaluation) -> Section:
-    """Of answers as they are given, with the model's threshold if it has one."""
-    assert isinstance(found.tally, Labels)
+    """Of answers with the model's threshold, if it has one, and without its abstaining."""
     given = np.array([answer["proba"] for answer in found.answers])
     order = np.argsort(-given, kind="stable")
     count = len(order)
-    right = np.cumsum(found.tally.right[order]) / np.arange(1, count + 1)
+    hits = np.array([a == b for a, b in zip(found.decided, found.table.labels, strict=True)])
+    right = np.cumsum(hits[order]) / np.arange(1, count + 1)
     share = np.arange(1, count + 1) / count
     places = [max(0, round(wanted * count) - 1) for wanted in SHARES]
     rows = [

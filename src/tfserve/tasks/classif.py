@@ -19,7 +19,7 @@ from tfserve.calibration import (
 from tfserve.errors import HParamsError, RecordError
 from tfserve.hparams import HParams
 from tfserve.records import Record
-from tfserve.tallies import Labels
+from tfserve.tallies import Labels, Tally
 from tfserve.tasks.base import (
     LABEL_SCORES,
     NUMBER,
@@ -162,17 +162,19 @@ class Classif(Task):
             )
         if hp.threshold_for is not None:
             Aim.parse(hp.threshold_for)
+            if hp.abstain is not None:
+                raise HParamsError(
+                    "hparams.value",
+                    "abstain: expected none beside threshold_for: a label that the threshold gives "
+                    "may be unlikely, and would be taken back",
+                )
 
     def calibrated(self, logits: Sequence[Array], labels: Sequence[str], hp: HParams) -> Self:
         rows, targets = self._known(logits, labels)
+        chosen = replace(self, positive=hp.positive_label or self.positive, abstain=hp.abstain)
         if not len(rows):
-            return self
-        chosen = replace(
-            self,
-            temperature=temperature(softmax_loss(rows, targets)),
-            positive=hp.positive_label or self.positive,
-            abstain=hp.abstain,
-        )
+            return chosen
+        chosen = replace(chosen, temperature=temperature(softmax_loss(rows, targets)))
         if hp.threshold_for is None:
             return chosen
         place = self.labels.index(chosen.positive or self.labels[-1])
@@ -193,6 +195,14 @@ class Classif(Task):
         # No label is never right.
         given = [{(answer["pred"],)} if answer["pred"] is not None else set() for answer in answers]
         return Labels([{(label,)} for label in gold], given)
+
+    def measured(self, tally: Tally) -> dict[str, Any]:
+        found = super().measured(tally)
+        if self.abstain is not None and isinstance(tally, Labels):
+            answered = np.array([bool(given) for given in tally.given])
+            found["coverage"] = float(answered.mean())
+            found["accuracy_answered"] = float(tally.right.sum() / max(1, answered.sum()))
+        return found
 
     def class_weights(self, spec: str | Mapping[str, float], labels: Sequence[str]) -> Array:
         if not isinstance(spec, str):

@@ -15,6 +15,11 @@ from tfserve.evaluation import Evaluation
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
 
+CAVEAT = (
+    "Dev chose the checkpoint, the temperatures and the thresholds: its figures are somewhat too "
+    "good."
+)
+
 TEXT = """\
 # {title}
 
@@ -36,7 +41,7 @@ TEXT = """\
 
 ## Metrics
 
-With the interval that holds each in 95 of 100 tables of the same size (bootstrap over rows).
+Each with its 95% interval (bootstrap over rows). {caveat}
 
 | metric | {splits} |
 | --- |{rule}
@@ -105,6 +110,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
             for name in task.metric_names
         ),
         calibration=_calibration(found),
+        caveat=CAVEAT + (" Test is what to go by." if "test" in found else ""),
         example=_example(manifest),
         auto_model=task.auto_model,
         max_length=manifest.max_length,
@@ -124,7 +130,7 @@ def _labels(manifest: Manifest) -> str:
 
 def _metric(found: Evaluation, name: str) -> str:
     low, high = found.intervals[name]
-    return f"{found.metrics[name]:.3f} ({low:.3f} to {high:.3f})"
+    return f"{found.metrics[name]:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _calibration(found: Mapping[str, Evaluation]) -> str:

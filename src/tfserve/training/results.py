@@ -11,6 +11,7 @@ from typing import Any
 import jsonlines
 
 from tfserve.artifact import REPORT, Manifest, storing, write_json
+from tfserve.calibration import never_given
 from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation, evaluate
@@ -41,6 +42,8 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
         if "test" in found:
             _predictions(output / "test_predictions.jsonl", found["test"])
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
+    if names := sorted(never_given(predictor.task)):
+        log.warning("no threshold reached on dev what threshold_for asks of %s: never given", names)
     try:
         card.write(model_dir, manifest, found)
         if hp.report:
@@ -68,6 +71,12 @@ def _reports(
         "Dev chose the checkpoint, and temperatures and thresholds were fitted to it: its figures "
         "are somewhat too good. Test is what to go by."
     ]
+    dev = manifest.metrics["dev"]
+    if "ece_uncalibrated" in dev:
+        notes.append(
+            f"Temperatures took the calibration error on dev from {dev['ece_uncalibrated']:.3f} to "
+            f"{dev['ece']:.3f}."
+        )
     for name, one in found.items():
         page = report.page(
             one,
