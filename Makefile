@@ -10,7 +10,7 @@ DEVICE ?= cpu
 TORCH ?= torch==2.13.0
 ML ?= ml
 
-.PHONY: demo test check format benchmarks container-tests conformance image train serve tensorboard clean
+.PHONY: demo test check format benchmarks quality container-tests conformance image train serve tensorboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -38,6 +38,12 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/serving/stress.py
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/training.py
+
+# Hours, on every core; goes on where it was stopped. What LoRA needs is of no use otherwise.
+quality: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt peft
+	$(BIN)/python benchmarks/quality/study.py benchmarks/quality/results.jsonl
+	$(BIN)/python benchmarks/quality/summary.py benchmarks/quality/results.jsonl docs/quality.md
 
 # Slow: the software of SageMaker's containers, its SDKs and, where there is one, an engine.
 container-tests: $(VENV)/.installed

@@ -234,13 +234,15 @@ def _error(name: str, value: Any, expected: str) -> HParamsError:
     return HParamsError("hparams.value", f"{name}: found {value!r}; expected {expected}")
 
 
+def _is_nothing(text: str, rules: Mapping[str, Any]) -> bool:
+    """Whether a string stands for None; a label may be called none, but not as Python writes it."""
+    return text in ("", "None", "null") if rules.get("any_text") else text.lower() in NONE
+
+
 def _parse(f: Field[Any], value: Any) -> Any:
     """One value, from a string as SageMaker sends it or from a Python value."""
     rules, optional = f.metadata, f.default is not MISSING
-    text = value.strip() if isinstance(value, str) else "None" if value is None else ""
-    # A label may be called none; None and null are how Python and JSON write that there is nothing.
-    nothing = text in ("", "None", "null") if rules.get("any_text") else text.lower() in NONE
-    if nothing and (value is None or isinstance(value, str)):
+    if value is None or (isinstance(value, str) and _is_nothing(value.strip(), rules)):
         if optional:
             return None
         raise _error(f.name, value, rules["help"])

@@ -166,6 +166,13 @@ class Numbers:
         return {}
 
 
+def figure(value: float) -> str:
+    """A metric as it is read."""
+    if value and abs(value) < 0.001:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
 def _share(part: Any, whole: Any) -> Array:
     """0 of nothing is 0."""
     return np.asarray(

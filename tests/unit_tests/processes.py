@@ -64,14 +64,6 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def interrupt(self) -> int:
-        """SIGINT until it ends, as a person does: Python loses one that comes in a finalizer. Its
-        exit status."""
-        while self._process.exitcode is None:
-            self.send(signal.SIGINT)
-            self._process.join(1)
-        return self.wait()
-
     @property
     def pid(self) -> int:
         assert self._process.pid is not None
@@ -130,6 +122,8 @@ def _run(
     for number, name in enumerate(names[:2], 1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     torch.set_num_threads(1)
+    # What is started in the background of a script is born deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if disk is not None:
         _mount(*disk)
     if file_limit is not None:

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -692,7 +693,8 @@ def test_a_prediction_that_is_interrupted_keeps_its_whole_lines_and_is_gone_on_w
     command = ["predict", str(model), str(source), "--precision", "fp32", "--output", str(output)]
     process = Process(command, tmp_path / "log")
     process.wait_until(lambda: partial.exists() and partial.stat().st_size > 1000)
-    assert process.interrupt() == 130, process.err
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
     assert process.err.splitlines()[-1] == "tfserve: interrupted"
     assert not output.exists()
     assert 0 < partial.read_bytes().count(b"\n") < 60_000

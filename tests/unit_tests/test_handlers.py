@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import ready
 import tiny
+from conftest import Trained
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,6 +126,26 @@ def test_without_a_context_the_functions_answer_too() -> None:
     answers = handlers.predict_fn(request, model)
     assert [answer["pred"] for answer in answers] == [one()["pred"]]
     assert json.loads(handlers.output_fn(answers, JSON)) == {"predictions": answers}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "accept", "silent"),
+    [
+        ({"data": [TEXT]}, JSON, JSON, True),
+        ({"data": [TEXT]}, JSON, LINES, True),
+        (TEXT, LINES, LINES, True),
+        ({"data": [TEXT], "parameters": {"abstain": 0.0}}, JSON, JSON, False),
+    ],
+)
+def test_a_model_that_abstains_gives_null_and_all_scores(
+    body: Any, content_type: str, accept: str, silent: bool, trained: Trained
+) -> None:
+    model = handlers.model_fn(str(trained("classif", abstain=0.99)))
+    request = handlers.input_fn(json.dumps(body), content_type)
+    said = json.loads(handlers.output_fn(handlers.predict_fn(request, model), accept))
+    answer = said["predictions"][0] if accept == JSON else said
+    assert (answer["pred"] is None) is silent
+    assert ("scores" in answer) is silent
 
 
 # --- bodies -------------------------------------------------------------------------------------

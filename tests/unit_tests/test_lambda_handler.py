@@ -158,6 +158,7 @@ def test_an_error_of_the_model_keeps_its_object(
     [
         ("model.tampered", 400, 502),  # as the toolkit says it of a model that does not load
         ("settings.value", 400, 502),
+        ("install.missing_extra", 400, 502),
         ("server.busy", 429, 429),  # as our own container says it
         ("server.deadline", 504, 504),
         ("record.text_empty", 400, 400),

@@ -24,7 +24,7 @@ from tfserve.records import Record
 from tfserve.report import comparison, evaluation, exploration
 from tfserve.report.page import Grid, Page, shown
 from tfserve.tables import Row, Table
-from tfserve.tallies import Labels
+from tfserve.tallies import Labels, figure
 
 VOID = {"meta", "link", "br", "path", "use", "image", "rect"}
 
@@ -222,6 +222,8 @@ def test_thresholds_of_two_labels_are_a_table() -> None:
         assert precision == pytest.approx(truth[scores >= threshold].mean() if given else 0.0)
         assert recall == pytest.approx((scores[truth] >= threshold).mean())
         assert bool(mark) == (threshold == 0.42)
+    values = [figure(v) for v in (0.0, 0.91249, 0.00012345, 12345678.9, -999.9)]
+    assert values == ["0.000", "0.912", "0.00012", "12,345,679", "-999.900"]
     never = replace(found, task=replace(task, positive="label 001", threshold=calibration.NEVER))
     assert "asks of label 001: never given" in read(evaluation.page(never, title="t"))
 
@@ -299,7 +301,7 @@ def test_training_leaves_reports_and_a_card(tmp_path: Path, pretrained: Pretrain
     assert "Dev chose the checkpoint" in (model / "report" / "dev.html").read_text("utf-8")
     low, high = metrics["test"]["intervals"]["accuracy"]
     card = (model / "README.md").read_text("utf-8")
-    expected = f"{metrics['test']['accuracy']:.4g} ({low:.4g} to {high:.4g})"
+    expected = f"{metrics['test']['accuracy']:.3f} ({shown(low)} to {high:.3f})"
     assert expected in card and "- `billing`: " in card
     assert tfserve.load(model).artifact is not None  # what was added is no damage
 

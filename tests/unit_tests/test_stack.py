@@ -135,10 +135,12 @@ def test_an_update_is_rolled_back_by_alarms_of_the_new_fleet_alone() -> None:
     named = [alarm["AlarmName"]["Ref"] for alarm in rollback]
     assert sorted(named) == sorted(name for name in alarms if name.startswith("Update"))
     for name in named:
-        dimensions = {d["Name"]: d["Value"] for d in alarms[name]["Dimensions"]}
-        assert dimensions["EndpointConfigName"] == {
-            "Fn::GetAtt": ["EndpointConfig", "EndpointConfigName"]
-        }
+        stats = [m["MetricStat"] for m in alarms[name].get("Metrics", []) if "MetricStat" in m]
+        for metric in [stat["Metric"] for stat in stats] or [alarms[name]]:
+            dimensions = {d["Name"]: d["Value"] for d in metric["Dimensions"]}
+            assert dimensions["EndpointConfigName"] == {
+                "Fn::GetAtt": ["EndpointConfig", "EndpointConfigName"]
+            }
         # Another alarm for every fleet: one that tripped for the last would undo the next.
         called = alarms[name]["AlarmName"]["Fn::Sub"]
         assert re.fullmatch(
@@ -415,7 +417,14 @@ def test_a_role_that_lacks_a_permission(place: Place, session: Session) -> None:
                 "EvalActionName": action,
                 "EvalDecision": "implicitDeny" if action in refused else "allowed",
                 # What depends on tags that do not exist yet is left to CloudFormation.
-                "MissingContextValues": ["aws:ResourceTag/team"] * (action == "s3:PutObject"),
+                "ResourceSpecificResults": [
+                    {
+                        "EvalResourceName": named,
+                        "EvalResourceDecision": "implicitDeny",
+                        "MissingContextValues": ["aws:ResourceTag/team"]
+                        * (action == "s3:PutObject"),
+                    }
+                ],
             }
             for action in actions
         ]

@@ -41,7 +41,7 @@ BUSY = {"ThrottlingException": 429, "ServiceUnavailable": 503, "ServiceUnavailab
 """What SageMaker says where asking again may help → the status that says so by HTTP."""
 
 
-OURS = ("model", "settings", "server")
+OURS = ("install", "model", "server", "settings", "storage")
 """First parts of the codes of what no client can help."""
 
 

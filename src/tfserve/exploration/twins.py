@@ -8,7 +8,7 @@ documents", 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,9 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
     except ImportError as error:
         raise missing_extra(error.name or "datasketch", "report") from None
     index = MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
-    seen: dict[Place, tuple[Array, Array]] = {}
+    seen: dict[Place, Array] = {}
+    numbers: dict[Place, int] = {}
+    hashes = np.zeros((sum(map(len, texts.values())), PERMUTATIONS), np.uint32)
     first: dict[str, dict[str, Place]] = {}
     likest: dict[Place, dict[str, tuple[float, Place]]] = {}
     found = []
@@ -63,25 +65,29 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
                 shingles = _shingles(bare)
                 sketch = MinHash(PERMUTATIONS, hashfunc=int)
                 sketch.update_batch(shingles.tolist())
-                for other in _candidates(index.query(sketch), sketch.hashvalues, seen):
-                    similarity = _jaccard(seen[other][0], shingles)
+                own = hashes[len(seen)] = sketch.hashvalues  # of 32 bits
+                places = sorted(index.query(sketch))
+                alike = (hashes[[numbers[other] for other in places]] == own).sum(-1)
+                for other in _likest(places, alike):
+                    similarity = _jaccard(seen[other], shingles)
                     if similarity >= max(SIMILAR, best.get(other[0], (0.0, place))[0]):
                         best[other[0]] = (similarity, other)
-                seen[place] = shingles, sketch.hashvalues
-                likest[place] = best
+                numbers[place], seen[place], likest[place] = len(seen), shingles, best
                 index.insert(place, sketch, check_duplication=False)
                 first.setdefault(bare, {})[split] = place
             found += [Twins(other, place, similarity) for similarity, other in best.values()]
     return sorted(found, key=lambda pair: -pair.similarity)
 
 
-def _candidates(
-    places: Collection[Place], hashes: Array, seen: Mapping[Place, tuple[Array, Array]]
-) -> Iterator[Place]:
-    """Of each split those that are the most similar by their hashes, the least of them first."""
-    ranked = sorted((float(np.mean(hashes == seen[place][1])), place) for place in places)
-    for split in sorted({place[0] for place in places}):
-        yield from [place for _, place in ranked if place[0] == split][-MOST_CANDIDATES:]
+def _likest(places: Sequence[Place], alike: Array) -> Iterator[Place]:
+    """Of each split those with the most hashes alike, the least of them first."""
+    left: dict[str, list[Place]] = {}
+    for number in np.argsort(-alike, kind="stable").tolist():
+        some = left.setdefault(places[number][0], [])
+        if len(some) < MOST_CANDIDATES:
+            some.append(places[number])
+    for some in left.values():
+        yield from reversed(some)
 
 
 def plain(text: str) -> str:

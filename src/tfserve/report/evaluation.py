@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from tfserve.calibration import never_given
+from tfserve.calibration import NEVER, never_given
 from tfserve.evaluation import Evaluation
 from tfserve.report import confusion, figures, mistakes, probabilities
 from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section, shown
@@ -59,8 +60,7 @@ def _notes(found: Evaluation) -> Iterator[str]:
             f"No threshold reached on dev what threshold_for asks of {never}: never given. A lower "
             "aim, or more rows of it on dev, would give it one."
         )
-    perfect = [name for name, (low, _) in found.intervals.items() if low == 1]
-    if perfect and not isinstance(found.tally, Numbers):
+    if isinstance(found.tally, Labels) and found.tally.right.all():
         rows = len(found.answers)
         yield (
             f"Every row is right, which {rows:,} rows say of all texts only with a margin: up to "
@@ -90,8 +90,8 @@ def _summary(found: Evaluation) -> Section:
     )
     names = ("temperature", "positive", "threshold", "abstain")
     own = [(name, getattr(found.task, name, None)) for name in names]
-    own = [(name, value) for name, value in own if value is not None]
-    grid = [Grid(["what was chosen on dev", ""], own)] if own else []
+    own = [(name, _threshold(value)) for name, value in own if value is not None]
+    grid = [Grid(["the model's", ""], own)] if own else []
     return Section("Summary", text, [Cards(cards), *grid])
 
 
@@ -106,7 +106,7 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
     for label, scores in by_label.items():
         row = [label, scores["precision"], scores["recall"], scores["f1"], int(scores["support"])]
         row += [int(frequencies.get(label, 0))] * bool(frequencies)
-        row += [thresholds.get(label)] * bool(thresholds)
+        row += [_threshold(thresholds.get(label))] * bool(thresholds)
         rows.append(row)
     rows.sort(key=lambda row: -row[4])
     parts: list[Part] = []
@@ -119,6 +119,10 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
         parts.append(Plot(svg, "Precision, recall and F1 of each label, the commonest first."))
     parts.append(Grid(header, rows, "A click on a heading sorts.", tall=len(rows) > MANY))
     return [Section("Labels", "How well each label is found.", parts)]
+
+
+def _threshold(value: Any) -> Any:
+    return "never" if isinstance(value, float) and value == NEVER else value
 
 
 def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section]:
@@ -140,7 +144,7 @@ def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
         parts.append(Grid(["rows in train", "labels", "mean F1"], rows, "By a label's frequency."))
     if not parts:
         return []
-    return [Section("Where it is good", "Of parts of the table.", parts)]
+    return [Section("Where it is good", "The metric for parts of the table.", parts)]
 
 
 def _by_length(found: Evaluation, metric: str) -> list[tuple[str, int, float]]:

@@ -15,7 +15,7 @@ from tfserve.tables import Row
 
 MANY, MOST_LABELS, MOST_ROWS = 25, 150, 50
 OUT_OF_ORDER = 0.1
-"""A row of which more words go back up the page is to be looked at."""
+"""A row of whose words more than this share go back up the page is to be looked at."""
 
 LEADING = 1 / 100
 """A label that has less than this share of the commonest one's rows is rare."""
@@ -229,15 +229,15 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
         add("very long", [i for i in order if lengths[i] > 20 * np.median(lengths)])
     add("a single word", [i for i, r in enumerate(table.rows) if len(r.record.spans) == 1])
     add("broken characters", [i for i, r in enumerate(table.rows) if _broken(r.record.text)])
+    if table.rows[0].record.bbox is not None:
+        back = contents.out_of_order(table)
+        add("not in reading order", [i for i in np.argsort(-back) if back[i] > OUT_OF_ORDER])
     if numeric:
         values = np.array(table.labels, float)
         off = np.abs(values - np.median(values))
         spread = float(np.median(off) or np.std(values))
         add("a target far from the others", [i for i in np.argsort(-off) if off[i] > 8 * spread])
     else:
-        if table.rows[0].record.bbox is not None:
-            back = contents.out_of_order(table)
-            add("not in reading order", [i for i in np.argsort(-back) if back[i] > OUT_OF_ORDER])
         counts = found.check.splits[name].labels
         few = max(2.0, LEADING * max(counts.values(), default=0))
         rare = {label for label, count in counts.items() if count < few}

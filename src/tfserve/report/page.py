@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from tfserve import __version__
 from tfserve.artifact import storing, write_text
-from tfserve.tallies import Array
+from tfserve.tallies import Array, figure
 
 MOST_CHARACTERS = 600
 """Of a text in a table; what makes a page heavy are texts."""
@@ -124,8 +124,6 @@ def shown(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        if value and abs(value) < 0.001:
-            return f"{value:.2g}"
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+        return figure(value)
     text = "" if value is None else str(value)
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tfserve.artifact import CARD, Manifest, storing, write_text
 from tfserve.evaluation import Evaluation
+from tfserve.tallies import figure
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
@@ -130,7 +131,7 @@ def _labels(manifest: Manifest) -> str:
 
 def _metric(found: Evaluation, name: str) -> str:
     low, high = found.intervals[name]
-    return f"{found.metrics[name]:.4g} ({low:.4g} to {high:.4g})"
+    return f"{figure(found.metrics[name])} ({figure(low)} to {figure(high)})"
 
 
 def _calibration(found: Mapping[str, Evaluation]) -> str:

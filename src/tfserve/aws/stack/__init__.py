@@ -9,7 +9,8 @@ the public URL) and ``prices`` (what a month will cost). ``destroy`` takes all o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def deploy(
         "ImageRepository": images.repository(uri, place.region, place.partition),
         "CreateLogsRole": preflight.logs_role(place, found),
     }
+    makes_role = found is None and given["CreateLogsRole"] == "true"
     with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
         archive = Path(model)
         if archive.is_dir():
@@ -115,25 +117,22 @@ def deploy(
                 say(str(change))
             if dry_run or (proposal.changes and not agreed(proposal.changes)):
                 return None
-            if not proposal.changes:
-                say("nothing to change")
-            else:
-                try:
+            if proposal.changes:
+                with _told(stack, store.name, say, new=found is None):
                     uploads.upload(place, store, sources, say)
+                with _told(stack, store.name, say, new=found is None, role=makes_role):
                     changes.execute(place, proposal, say)
-                except Exception:
-                    _left(stack, store.name, given, say, new=found is None)
-                    raise
+            else:
+                say("nothing to change")
     outputs = changes.outputs(place, stack)
-    try:
-        smoke.moved(place, stack, outputs["EndpointConfigName"])
-        smoke.ask(place, outputs["Url"], outputs["ApiKeyId"], manifest)
-    except Exception as error:
-        if not proposal.changes:
+    with _told(stack, store.name, say, new=found is None, role=makes_role):
+        try:
+            smoke.moved(place, stack, outputs["EndpointConfigName"])
+            smoke.ask(place, outputs["Url"], outputs["ApiKeyId"], manifest, uri)
+        except CloudError as error:
+            if proposal.changes:
+                _undo(place, stack, found, error, say)
             raise
-        _undo(place, stack, found, error, say)
-        _left(stack, store.name, given, say, new=found is None)
-        raise
     say(f"{len(manifest.golden)} golden records were answered as in training")
     domain = given.get("DomainName")
     return Deployed(
@@ -143,24 +142,28 @@ def deploy(
 
 
 def _undo(
-    place: Place, stack: str, found: preflight.Stack | None, error: Exception, say: Say
+    place: Place, stack: str, found: preflight.Stack | None, error: CloudError, say: Say
 ) -> None:
     """Undo changes that were made; what went wrong first is told in any case."""
     say(f"undoing it: {error}")
     try:
         changes.undo(place, stack, found, say)
     except CloudError as second:
-        raise CloudError("aws.smoke", f"{error}; undoing that failed too: {second}") from error
+        raise CloudError(error.code, f"{error}; undoing that failed too: {second}") from error
 
 
-def _left(stack: str, bucket: str, given: Mapping[str, str], say: Say, *, new: bool) -> None:
-    """Tell what a deployment that failed leaves behind."""
-    say(
-        f"left: what was uploaded to s3://{bucket}/tfserve/{stack}/, with which the same command "
-        f"goes on; `tfserve destroy {stack}` removes it"
-    )
-    if new and given["CreateLogsRole"] == "true":
-        say(ROLE)
+@contextmanager
+def _told(stack: str, bucket: str, say: Say, *, new: bool, role: bool = False) -> Iterator[None]:
+    """Where a deployment fails, tell what it leaves behind."""
+    try:
+        yield
+    except Exception:
+        say(f"left: what was uploaded to s3://{bucket}/tfserve/{stack}/, for the next attempt")
+        if new:
+            say(f"`tfserve destroy {stack} --bucket {bucket}` removes it")
+        if role:
+            say(ROLE)
+        raise
 
 
 def destroy(
