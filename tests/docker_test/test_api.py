@@ -222,9 +222,11 @@ def test_a_stack_is_made_asked_kept_and_removed(
 
 
 def config(place: Place) -> dict[str, str]:
-    """What the stand-in does not tell of a stack: the configuration of its endpoint."""
-    found = place.client("sagemaker").describe_endpoint(EndpointName="tickets")
-    return {"EndpointConfigName": found["EndpointConfigName"]}
+    """The endpoint, which has a name of its own at the stand-in, and its configuration."""
+    sagemaker = place.client("sagemaker")
+    [endpoint] = sagemaker.list_endpoints()["Endpoints"]
+    found = sagemaker.describe_endpoint(EndpointName=endpoint["EndpointName"])
+    return {name: found[name] for name in ("EndpointName", "EndpointConfigName")}
 
 
 def buckets(place: Place) -> list[Any]:

@@ -77,11 +77,16 @@ def titles(page: Page) -> list[str]:
 
 
 def made_up(
-    labels: int, rows: int, seed: int = 0, wrong: float = 0.2, abstain: float | None = None
+    labels: int,
+    rows: int,
+    seed: int = 0,
+    wrong: float = 0.2,
+    abstain: float | None = None,
+    name: str = "label {:03d}",
 ) -> Evaluation:
     """An evaluation of a model that is wrong in some rows, without the model."""
     rng = np.random.default_rng(seed)
-    names = [f"label {i:03d}" for i in range(labels)]
+    names = [name.format(i) for i in range(labels)]
     task: Any = replace(tasks.get("classif").fit(names), abstain=abstain)  # type: ignore[type-var]
     gold = [names[i] for i in rng.integers(0, labels, rows)]
     answers = []
@@ -169,6 +174,21 @@ def test_errors_are_ranked_by_how_sure_they_are_and_their_texts_are_text() -> No
     assert found.table.rows[line - 2].label == label != given
     assert found.answers[line - 2] == {"pred": given, "proba": probability}
     assert found.table.rows[line - 2].record.text == text
+
+
+@pytest.mark.parametrize("labels", [2, 3, 30])
+def test_names_of_labels_and_models_are_text(labels: int) -> None:
+    found, other = (made_up(labels, 300, wrong=w, name="<img src=x>{:02d}") for w in (0.1, 0.4))
+    frequencies = {label: i + 1.0 for i, label in enumerate(found.task.labels)}
+    apart = differences(found.tally, other.tally, found.task.metric_names)
+    for page in (
+        evaluation.page(found, title="t", frequencies=frequencies),
+        comparison.page(found, replace(other, table=found.table), ("<b>one</b>", "other"), apart),
+    ):
+        html = page.html()
+        assert "<img src=x" not in html and "<b>one" not in html
+        assert "&lt;img src=x&gt;00" in html
+        read(page)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -127,7 +127,7 @@ def deploy(
     outputs = changes.outputs(place, stack)
     with _told(stack, store.name, say, new=found is None, role=makes_role):
         try:
-            smoke.moved(place, stack, outputs["EndpointConfigName"])
+            smoke.moved(place, outputs["EndpointName"], outputs["EndpointConfigName"])
             smoke.ask(place, outputs["Url"], outputs["ApiKeyId"], manifest, uri)
         except CloudError as error:
             if proposal.changes:
