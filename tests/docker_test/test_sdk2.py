@@ -72,7 +72,7 @@ print(json.dumps(names))
     config = first["HyperParameterTuningJobConfig"]
     assert config["HyperParameterTuningJobObjective"] == objective
     ranges = config["ParameterRanges"]
-    rate = {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.0003"}
+    rate = {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.001"}
     assert ranges["ContinuousParameterRanges"] == [{**rate, "ScalingType": "Logarithmic"}]
     assert ranges["IntegerParameterRanges"][0]["Name"] == "num_train_epochs"
     sizes = ranges["CategoricalParameterRanges"][0]
