@@ -72,8 +72,9 @@ def test_a_table_sorts_by_its_headings(served: Served, browser: Browser, tmp_pat
     found = evaluate(served.predictor, table_of(served, "train"))
     evaluation.page(found, title="t").write(file)
     page = opened(browser, file, "wide", "light")
-    grid = page.locator("table.sorts").first
-    numbers = grid.locator("tbody td.n:nth-child(2)")
+    column = "tbody td.n:nth-child(2)"
+    grid = next(g for g in page.locator("table.sorts").all() if g.locator(column).count() > 1)
+    numbers = grid.locator(column)
     for order in ("descending", "ascending"):
         grid.locator("th:nth-child(2) button").click()
         assert grid.locator("th:nth-child(2)").get_attribute("aria-sort") == order

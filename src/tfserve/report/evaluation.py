@@ -91,7 +91,7 @@ def _summary(found: Evaluation) -> Section:
     names = ("temperature", "positive", "threshold", "abstain")
     own = [(name, getattr(found.task, name, None)) for name in names]
     own = [(name, _threshold(value)) for name, value in own if value is not None]
-    grid = [Grid(["the model's", ""], own)] if own else []
+    grid = [Grid(["the model's", "value"], own)] if own else []
     return Section("Summary", text, [Cards(cards), *grid])
 
 

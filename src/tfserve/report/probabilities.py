@@ -76,7 +76,7 @@ def _trade(found: Evaluation, items: Items) -> list[Section]:
         f"What {positive} would be at other thresholds. A threshold is chosen on dev; on test its "
         "choice would make the figures too good."
     )
-    header = ["threshold", "", "rows given", "precision", "recall"]
+    header = ["threshold", "whose", "rows given", "precision", "recall"]
     return [Section("Precision and recall by threshold", text, [Grid(header, rows)])]
 
 
