@@ -248,10 +248,12 @@ def test_no_region_and_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(CloudError, match="found no region; expected AWS_REGION") as caught:
         account()
     assert caught.value.code == "aws.region"
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    with pytest.raises(CloudError, match="found no usable credentials") as caught:
-        account()
-    assert caught.value.code == "aws.credentials"
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        with monkeypatch.context() as here:
+            here.setenv(name, "eu-west-1")
+            with pytest.raises(CloudError, match="found no usable credentials") as caught:
+                account()
+            assert caught.value.code == "aws.credentials"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def no_region() -> CloudError:
 def account(session: Any = None) -> Place:
     """Whose account this is, and where. Raises CloudError (``aws.credentials``, ``aws.region``)."""
     with told("read the settings of AWS"):
-        session = session or boto3.Session()
+        # boto3 itself reads AWS_DEFAULT_REGION alone, AWS's other tools both.
+        session = session or boto3.Session(region_name=os.environ.get("AWS_REGION"))
         if session.region_name is None:
             raise no_region()
         if session.get_credentials() is None:
