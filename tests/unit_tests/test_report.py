@@ -248,6 +248,11 @@ def test_thresholds_of_two_labels_are_a_table() -> None:
     assert "asks of label 001: never given" in read(evaluation.page(never, title="t"))
 
 
+def test_a_table_without_an_error_says_how_many_it_could_hide() -> None:
+    assert "up to 1.0% may be wrong" in read(evaluation.page(made_up(3, 300, wrong=0), title="t"))
+    assert "rule of three" not in read(evaluation.page(made_up(3, 300), title="t"))
+
+
 def test_a_table_of_one_class_has_no_empty_plot() -> None:
     found = made_up(2, 50)
     some = [i for i, row in enumerate(found.table.rows) if row.label == "label 000"]

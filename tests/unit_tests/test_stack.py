@@ -9,7 +9,7 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from botocore.stub import ANY, Stubber
 from conftest import Trained
 
 from tfserve.archive import package
-from tfserve.aws import images, operations
+from tfserve.aws import images, operations, stack
 from tfserve.aws.stack import changes, preflight, prices, smoke, template, uploads
 from tfserve.aws.stack.place import Place, account, told
 from tfserve.errors import CloudError, ModelError, TfserveError
@@ -575,18 +575,25 @@ def test_an_update_is_watched_by_its_events(
     cloudformation.assert_no_pending_responses()
 
 
+def proposed_and_forgotten(session: Session, *statuses: str, others: Sequence[Any] = ()) -> None:
+    """A change set of a new stack that goes through ``statuses`` and is deleted, beside others."""
+    cloudformation = session["cloudformation"]
+    cloudformation.add_response("create_change_set", {"Id": "arn:aws:set", "StackId": STACK})
+    for status in statuses:
+        told_ = {"Status": status, "StatusReason": "a role is missing", "Changes": []}
+        cloudformation.add_response("describe_change_set", told_)
+    cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": "arn:aws:set"})
+    described(session, "REVIEW_IN_PROGRESS")
+    listed = {"Summaries": list(others)}
+    cloudformation.add_response("list_change_sets", listed, {"StackName": STACK})
+
+
 def test_a_change_set_that_fails_leaves_nothing(
     place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "POLL", 0.0)
     cloudformation = session["cloudformation"]
-    cloudformation.add_response("create_change_set", {"Id": "arn:aws:set", "StackId": STACK})
-    for status in ("CREATE_IN_PROGRESS", "FAILED"):
-        told_ = {"Status": status, "StatusReason": "a role is missing", "Changes": []}
-        cloudformation.add_response("describe_change_set", told_)
-    cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": "arn:aws:set"})
-    described(session, "REVIEW_IN_PROGRESS")
-    cloudformation.add_response("list_change_sets", {"Summaries": []}, {"StackName": STACK})
+    proposed_and_forgotten(session, "CREATE_IN_PROGRESS", "FAILED")
     cloudformation.add_response("delete_stack", {}, {"StackName": STACK})
     absent(session)
     with (
@@ -601,16 +608,11 @@ def test_a_stack_that_another_has_proposed_to_is_left(
     place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "POLL", 0.0)
-    cloudformation = session["cloudformation"]
-    cloudformation.add_response("create_change_set", {"Id": "arn:aws:set", "StackId": STACK})
-    cloudformation.add_response("describe_change_set", {"Status": "CREATE_COMPLETE", "Changes": []})
-    cloudformation.add_response("delete_change_set", {}, {"ChangeSetName": "arn:aws:set"})
-    described(session, "REVIEW_IN_PROGRESS")
-    waiting = {"Summaries": [{"ChangeSetName": "tfserve-of-another"}]}
-    cloudformation.add_response("list_change_sets", waiting, {"StackName": STACK})
+    waiting = {"ChangeSetName": "tfserve-of-another"}
+    proposed_and_forgotten(session, "CREATE_COMPLETE", others=[waiting])
     with changes.proposed(place, "tickets", {}, new=True):
         pass
-    cloudformation.assert_no_pending_responses()
+    session["cloudformation"].assert_no_pending_responses()
 
 
 def test_an_update_is_undone_with_what_was_there_before(
@@ -632,6 +634,14 @@ def test_an_update_is_undone_with_what_was_there_before(
     changes.undo(place, "tickets", before, lines.append)
     assert lines == ["  Model update_complete"]
     cloudformation.assert_no_pending_responses()
+
+
+def test_an_undoing_that_fails_tells_what_went_wrong_first(place: Place, session: Session) -> None:
+    session["cloudformation"].add_client_error("describe_stacks", "AccessDenied", "no")
+    said = "401; undoing that failed too: this role may not delete the stack tickets: no"
+    with pytest.raises(CloudError, match=said) as caught:
+        stack._undo(place, "tickets", None, CloudError("aws.smoke", "401"), lambda _: None)
+    assert caught.value.code == "aws.smoke"
 
 
 def test_an_endpoint_that_alarms_brought_back_is_noticed(place: Place, session: Session) -> None:

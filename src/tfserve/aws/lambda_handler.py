@@ -57,9 +57,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """A proxy event of API Gateway's REST APIs, and the answer to it."""
     started = time.monotonic()
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    request_id = _request_id(event, headers, context)
-    own = (event.get("requestContext") or {}).get("requestId")
-    told: dict[str, Any] = {"request_id": request_id, "gateway_id": own}
+    gateway_id = (event.get("requestContext") or {}).get("requestId")
+    given = headers.get("x-request-id", "")
+    own = str(gateway_id or context.aws_request_id)
+    request_id = given if REQUEST_ID.fullmatch(given) else own
+    told: dict[str, Any] = {"request_id": request_id, "gateway_id": gateway_id}
     answered = {"x-request-id": request_id}
     try:
         body = _body(event)
@@ -77,15 +79,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     told |= {"status": status, "milliseconds": round(1000 * (time.monotonic() - started))}
     print(json.dumps(told))
     return {"statusCode": status, "headers": answered, "body": answer, "isBase64Encoded": False}
-
-
-def _request_id(event: dict[str, Any], headers: dict[str, str], context: Any) -> str:
-    """The client's own, or API Gateway's, or Lambda's."""
-    given = headers.get("x-request-id", "")
-    if REQUEST_ID.fullmatch(given):
-        return given
-    own = (event.get("requestContext") or {}).get("requestId")
-    return str(own or context.aws_request_id)
 
 
 def _body(event: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ the public URL) and ``prices`` (what a month will cost). ``destroy`` takes all o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,20 +112,23 @@ def deploy(
         say(f"{place.account} in {place.region}: {'update' if found else 'create'} stack {stack}")
         for line in prices.expected(place, given):
             say(line)
-        with changes.proposed(place, stack, given, new=found is None) as proposal:
+        with (
+            _telling(stays := list[str](), say),
+            changes.proposed(place, stack, given, new=found is None) as proposal,
+        ):
             for change in proposal.changes:
                 say(str(change))
             if dry_run or (proposal.changes and not agreed(proposal.changes)):
                 return None
             if proposal.changes:
-                with _told(stack, store.name, say, new=found is None):
-                    uploads.upload(place, store, sources, say)
-                with _told(stack, store.name, say, new=found is None, role=makes_role):
-                    changes.execute(place, proposal, say)
+                stays += _uploaded(stack, store.name, new=found is None)
+                uploads.upload(place, store, sources, say)
+                stays += [ROLE] * makes_role
+                changes.execute(place, proposal, say)
             else:
                 say("nothing to change")
     outputs = changes.outputs(place, stack)
-    with _told(stack, store.name, say, new=found is None, role=makes_role):
+    with _telling(stays, say):
         try:
             smoke.moved(place, outputs["EndpointName"], outputs["EndpointConfigName"])
             smoke.ask(place, outputs["Url"], outputs["ApiKeyId"], manifest, uri)
@@ -152,17 +155,20 @@ def _undo(
         raise CloudError(error.code, f"{error}; undoing that failed too: {second}") from error
 
 
+def _uploaded(stack: str, bucket: str, *, new: bool) -> list[str]:
+    """What to say of uploads where a deployment fails."""
+    left = f"left: what was uploaded to s3://{bucket}/tfserve/{stack}/, for the next attempt"
+    return [left, *[f"`tfserve destroy {stack} --bucket {bucket}` removes it"] * new]
+
+
 @contextmanager
-def _told(stack: str, bucket: str, say: Say, *, new: bool, role: bool = False) -> Iterator[None]:
+def _telling(stays: Iterable[str], say: Say) -> Iterator[None]:
     """Where a deployment fails, tell what it leaves behind."""
     try:
         yield
     except Exception:
-        say(f"left: what was uploaded to s3://{bucket}/tfserve/{stack}/, for the next attempt")
-        if new:
-            say(f"`tfserve destroy {stack} --bucket {bucket}` removes it")
-        if role:
-            say(ROLE)
+        for line in stays:
+            say(line)
         raise
 
 
