@@ -19,7 +19,7 @@ from typing import Any
 Job = tuple[str, str, int]
 """Method, data set, seed."""
 Result = tuple[float, dict[str, Any]]
-"""Seconds without imports, and the metrics on test."""
+"""The processor's seconds without imports, and the metrics on test."""
 
 
 Method = Callable[[str, int], Result]

@@ -3,8 +3,8 @@
     python benchmarks/quality/summary.py RESULTS.jsonl docs/quality.md
 
 writes them between their marks in the document. Of the methods: the metric on test, median and
-range of the seeds, the seconds of a job, and who is ahead. Of the variants: what each adds to the
-defaults with the same seeds.
+range of the seeds, the processor's seconds of a job, and who is ahead. Of the variants: what each
+adds to the defaults with the same seeds.
 """
 
 from __future__ import annotations

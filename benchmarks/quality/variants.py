@@ -71,20 +71,23 @@ def smoothed(name: str, seed: int) -> Result:
     return tfserve_with()(name, seed)
 
 
-def layerwise(name: str, seed: int) -> Result:
-    """Howard and Ruder, "Universal language model fine-tuning", 2018: each layer learns at 0.8 of
-    the rate of the one above it. Here as a scale of AdamW's step."""
+def rates(*, decay: float = 1.0, head: float = 1.0) -> Method:
+    """Rates by depth, as scales of AdamW's step: each layer learns at ``decay`` of the rate of the
+    one above it (Howard and Ruder, "Universal language model fine-tuning", 2018), and the head at
+    ``head`` times the rate, which also multiplies its weight decay."""
 
     def groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
         layers = int(model.config.num_hidden_layers)
         made = []
         for parameter_name, parameter in model.named_parameters():
             found = re.search(r"layer\.(\d+)\.", parameter_name)
-            depth = 0 if "embeddings" in parameter_name else layers + 1
-            depth = int(found[1]) + 1 if found else depth
-            decay = weight_decay if parameter.ndim > 1 else 0.0
-            made.append({"params": [parameter], "weight_decay": decay,
-                         "scale": 0.8 ** (layers + 1 - depth)})  # fmt: skip
+            above = layers - int(found[1]) if found else 0
+            if "embeddings" in parameter_name:
+                above = layers + 1
+            within = parameter_name.startswith(model.base_model_prefix)
+            scale = decay**above if within else head
+            kept = weight_decay if parameter.ndim > 1 else 0.0
+            made.append({"params": [parameter], "weight_decay": kept, "scale": scale})
         return made
 
     class Scaled(torch.optim.AdamW):
@@ -95,9 +98,12 @@ def layerwise(name: str, seed: int) -> Result:
                 group["lr"] = group["lr"] * group["scale"]
             return super().step(closure)
 
-    loop.parameter_groups = groups  # type: ignore[attr-defined]
-    torch.optim.AdamW = Scaled  # type: ignore[misc]
-    return tfserve_with()(name, seed)
+    def method(name: str, seed: int) -> Result:
+        loop.parameter_groups = groups  # type: ignore[attr-defined]
+        torch.optim.AdamW = Scaled  # type: ignore[misc]
+        return tfserve_with()(name, seed)
+
+    return method
 
 
 def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
@@ -197,7 +203,10 @@ VARIANTS: dict[str, Method] = {
     "class weights": tfserve_with(class_weights="balanced"),
     "focal loss": focal,
     "twice the epochs": longer,
-    "layer-wise rates": layerwise,
+    "layer-wise rates": rates(decay=0.8),
+    "head x 5": rates(head=5.0),
+    "head x 20": rates(head=20.0),
+    "layer-wise rates, head x 5": rates(decay=0.8, head=5.0),
     "label smoothing": smoothed,
     "dropout 0.1": tfserve_with(dropout=0.1),
     "multi-dropout": altered(multi_dropout),
