@@ -64,8 +64,8 @@ def main() -> None:
     for seed in range(options.seeds):
         for kind, data in kinds.items():
             hparams = {"task_name": "ner", "model_name": str(model), "use_bbox": True,
-                       "num_train_epochs": options.epochs, "learning_rate": 1e-3, "dropout": 0.2,
-                       "seed": seed}  # fmt: skip
+                       "num_train_epochs": options.epochs, "learning_rate": 1e-3,
+                       "layer_decay": 1, "dropout": 0.2, "seed": seed}  # fmt: skip
             metrics = tfserve.train(hparams, train_dir=data, model_dir=work / "trained")
             scores[kind].append(metrics["test"]["f1"])
             print(kind, seed, f"{scores[kind][-1]:.3f}", flush=True)

@@ -35,7 +35,7 @@ class Example:
     metrics: tuple[str, ...]
     epochs: int
     ask: str | None = None
-    learning_rate: float | None = None
+    layer_decay: float | None = None
     batch_size: int = 16
 
 
@@ -78,7 +78,7 @@ EXAMPLES = (
         "Shop, address, date and total of this scanned invoice?",
         ("f1", "word_accuracy"),
         8,
-        learning_rate=2e-4,  # the positions of boxes are learned from nothing,
+        layer_decay=1,  # the positions of boxes, below all layers, are learned from nothing,
         batch_size=8,  # in many steps
     ),
 )
@@ -100,7 +100,7 @@ def run(example: Example, model_name: str) -> dict[str, Any]:
             "task_name": example.task_name,
             "model_name": model_name,
             "num_train_epochs": example.epochs,
-            "learning_rate": example.learning_rate,
+            "layer_decay": example.layer_decay,
             "per_device_train_batch_size": example.batch_size,
             "use_bbox": boxed,
         },

@@ -6,7 +6,6 @@ no place in the library.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from methods import MOST, TASKS, tfserve_with
 from torch import nn
 
 from tfserve.tasks import Task, get
-from tfserve.training import loop
+from tfserve.training import loop, optimization
 from tfserve.training.loop import Loop
 from tfserve.training.pretrained import Pretrained
 
@@ -71,39 +70,22 @@ def smoothed(name: str, seed: int) -> Result:
     return tfserve_with()(name, seed)
 
 
-def rates(*, decay: float = 1.0, head: float = 1.0) -> Method:
-    """Rates by depth, as scales of AdamW's step: each layer learns at ``decay`` of the rate of the
-    one above it (Howard and Ruder, "Universal language model fine-tuning", 2018), and the head at
-    ``head`` times the rate, which also multiplies its weight decay."""
+def one_rate(name: str, seed: int) -> Result:
+    """One learning rate for the layers and for the head, as the example scripts have it."""
+    optimization.HEAD_RATE = 1.0
+    return tfserve_with(layer_decay=1)(name, seed)
 
-    def groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-        layers = int(model.config.num_hidden_layers)
-        made = []
-        for parameter_name, parameter in model.named_parameters():
-            found = re.search(r"layer\.(\d+)\.", parameter_name)
-            above = layers - int(found[1]) if found else 0
-            if "embeddings" in parameter_name:
-                above = layers + 1
-            within = parameter_name.startswith(model.base_model_prefix)
-            scale = decay**above if within else head
-            kept = weight_decay if parameter.ndim > 1 else 0.0
-            made.append({"params": [parameter], "weight_decay": kept, "scale": scale})
-        return made
 
-    class Scaled(torch.optim.AdamW):
-        """Its groups' rates are scaled just before a step."""
+def slow_head(name: str, seed: int) -> Result:
+    """The head learns as fast as the encoder's top."""
+    optimization.HEAD_RATE = 1.0
+    return tfserve_with()(name, seed)
 
-        def step(self, closure: Any = None) -> Any:
-            for group in self.param_groups:
-                group["lr"] = group["lr"] * group["scale"]
-            return super().step(closure)
 
-    def method(name: str, seed: int) -> Result:
-        loop.parameter_groups = groups  # type: ignore[attr-defined]
-        torch.optim.AdamW = Scaled  # type: ignore[misc]
-        return tfserve_with()(name, seed)
-
-    return method
+def fast_head(name: str, seed: int) -> Result:
+    """The head learns 20 times as fast as the encoder's top."""
+    optimization.HEAD_RATE = 20.0
+    return tfserve_with()(name, seed)
 
 
 def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
@@ -203,10 +185,12 @@ VARIANTS: dict[str, Method] = {
     "class weights": tfserve_with(class_weights="balanced"),
     "focal loss": focal,
     "twice the epochs": longer,
-    "layer-wise rates": rates(decay=0.8),
-    "head x 5": rates(head=5.0),
-    "head x 20": rates(head=20.0),
-    "layer-wise rates, head x 5": rates(decay=0.8, head=5.0),
+    "one learning rate": one_rate,
+    "head's rate x 1": slow_head,
+    "head's rate x 20": fast_head,
+    "layer_decay 1": tfserve_with(layer_decay=1),
+    "layer_decay 0.7": tfserve_with(layer_decay=0.7),
+    "layer_decay 0.9": tfserve_with(layer_decay=0.9),
     "label smoothing": smoothed,
     "dropout 0.1": tfserve_with(dropout=0.1),
     "multi-dropout": altered(multi_dropout),

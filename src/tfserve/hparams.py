@@ -70,11 +70,21 @@ class HParams:
     learning_rate: float | None = _hp(
         None,
         float,
-        "Peak learning rate of AdamW. Default: 5e-5 for an encoder of 768 dimensions (BERT base), "
-        "less for wider ones and more for narrower ones, by the square of the width; at most 5e-4.",
+        "AdamW's peak rate for the encoder's top; the head's is five times that. Default: 5e-5 for "
+        "an encoder of 768 dimensions (BERT base), less for wider ones and more for narrower ones, "
+        "by the square of the width; at most 5e-4.",
         above=0,
         most=1,
         search=Range(low=1e-5, high=1e-3, log=True),
+    )
+    layer_decay: float | None = _hp(
+        None,
+        float,
+        "A layer's learning rate as a share of the one above it; 1 for a model from scratch. "
+        "Default: what leaves the embeddings a fifth of the top's, 0.8 with 6 layers.",
+        above=0,
+        most=1,
+        search=Range(low=0.6, high=1),
     )
     warmup_ratio: float = _hp(
         0.1,

@@ -17,7 +17,6 @@ from tfserve.engines.torch import tensors
 from tfserve.records import Record
 from tfserve.tables import Row, Table
 from tfserve.training.examples import Examples, drawn, pooled
-from tfserve.training.optimization import usual_rate
 from tfserve.training.pretrained import Pretrained, begin_at
 
 SHORT, LONG = "the parcel is late again", " ".join(["my invoice was wrong"] * 12)
@@ -105,13 +104,6 @@ def test_the_steps_of_an_epoch_are_those_of_its_rows(tmp_path: Path) -> None:
     )
     bias = load_file(tmp_path / "model" / "model.safetensors")["classifier.bias"]
     np.testing.assert_allclose(bias, np.log((counts + 0.5) / (24 - counts + 0.5)), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("width", "rate"), [(128, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2.8125e-5)]
-)
-def test_narrow_encoders_learn_at_a_higher_rate(width: int, rate: float) -> None:
-    assert usual_rate(width) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

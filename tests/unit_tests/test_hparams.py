@@ -251,6 +251,7 @@ def hyperparameters(draw: st.DrawFn) -> HParams:
         per_device_eval_batch_size=draw(counts),
         gradient_accumulation_steps=draw(counts),
         learning_rate=draw(st.none() | st.floats(0, 1, exclude_min=True)),
+        layer_decay=draw(st.none() | st.floats(0, 1, exclude_min=True)),
         warmup_ratio=draw(st.floats(0, 1)),
         dropout=draw(st.floats(0, 0.9)),
         weight_decay=draw(st.floats(0, 1)),

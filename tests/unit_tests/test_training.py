@@ -392,8 +392,8 @@ def test_two_batches_of_four_make_the_step_of_one_batch_of_eight(
             total += array.size
     # AdamW makes a step of the rounding noise where there is next to no gradient.
     assert far <= total / 1000
-    name = "encoder.layer.0.output.dense.weight"
-    assert np.median(np.abs(whole[f"bert.{name}"] - before[name])) > 1e-3  # these were steps
+    name = "encoder.layer.1.output.dense.weight"
+    assert np.median(np.abs(whole[f"bert.{name}"] - before[name])) > 5e-4  # these were steps
 
 
 def test_a_frozen_encoder_is_untouched_and_trains_afterwards(

@@ -98,7 +98,7 @@ class Loop:
         self.encoder_parameters = list(model.base_model.parameters())
         # torch 2.3 has no fused AdamW on CPUs.
         fused = not on_cpu or torch.__version__ >= "2.4"
-        groups = parameter_groups(model, hp.weight_decay)
+        groups = parameter_groups(model, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay)
         self.learning_rate = hp.learning_rate or usual_rate(model.config.hidden_size)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
         self.plain_optimizer = optimizer
@@ -241,7 +241,7 @@ class Loop:
         if hp.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), hp.max_grad_norm)
         for parameters in self.plain_optimizer.param_groups:
-            parameters["lr"] = rate
+            parameters["lr"] = rate * parameters["scale"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
