@@ -236,17 +236,17 @@ def _delimited_samples(
     for line, cells in delimited.rows(lines, dialect):
         bad = sorted(lines.bad.items())
         lines.bad.clear()
-        if header and (wrong := _wrong_columns(columns, wanted)):
-            raise DataError([_from_error(wrong, path, line)])
         if bad:
-            yield (
-                line,
-                RecordError(
-                    "data.not_utf8",
-                    f"found a byte that is not UTF-8, byte {bad[0][1] + 1} of line {bad[0][0]}; "
-                    "expected UTF-8: save the file with that encoding",
-                ),
+            error = RecordError(
+                "data.not_utf8",
+                f"found a byte that is not UTF-8, byte {bad[0][1] + 1} of line {bad[0][0]}; "
+                "expected UTF-8: save the file with that encoding",
             )
+            if header:
+                raise DataError([_from_error(error, path, line)])
+            yield line, error
+        elif header and (wrong := _wrong_columns(columns, wanted)):
+            raise DataError([_from_error(wrong, path, line)])
         elif not header and (cells is None or len(cells) != len(columns)):
             found = "a row that is no CSV" if cells is None else f"{len(cells)} cells"
             yield (

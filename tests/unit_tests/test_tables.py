@@ -159,6 +159,9 @@ PROBLEMS: list[tuple[str, str | bytes, Any, tuple[str, int | None, str | None], 
      ("data.not_utf8", 2, None), "byte 2 of line 3"),
     ("not UTF-8 in the header", b"text\tlabels\tcaf\xe9\na\tx\ty\n", CLASSIF,
      ("data.not_utf8", 1, None), "byte 16 of line 1"),
+    ("UTF-16", "text\tlabels\na\tx\n".encode("utf-16"), CLASSIF, ("data.not_utf8", 1, None),
+     "byte 1 of line 1; expected UTF-8: save the file with that encoding"),
+    ("a picture", b"\x89PNG\r\n\x1a\n", CLASSIF, ("data.not_utf8", 1, None), "byte 1 of line 1"),
     ("empty text", "text\tlabels\n  \tx\n", CLASSIF, ("record.text_empty", 2, "text"), "blanks"),
     ("10 MB of text", "text\tlabels\n" + "word " * 2_000_000 + "\tx\n", CLASSIF,
      ("record.too_long", 2, "text"), "found 10,000,000 characters; expected at most 1,000,000"),
@@ -230,13 +233,9 @@ def test_boxes_under_another_name_are_one_problem_with_the_name(write: Write) ->
     assert problems[0].message.endswith("expected 'bbox' among them: rename 'boxes'?")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"a text\tx\nanother\ty\n", "text\tlabels\na\tx\n".encode("utf-16"), b"\x89PNG\r\n\x1a\n"],
-)
-def test_a_file_without_a_header_is_told_by_its_first_line(write: Write, content: bytes) -> None:
-    problems = problems_of(write(content))
-    assert set(places(problems)) == {("data.columns", 1, None)}
+def test_a_file_without_a_header_is_told_by_its_first_line(write: Write) -> None:
+    problems = problems_of(write("a text\tx\nanother\ty\n"))
+    assert places(problems) == [("data.columns", 1, None)]
     assert "expected 'text' among them" in problems[0].message
 
 
