@@ -68,6 +68,7 @@ def fine_tune(
         return row.label if task_name == "regression" else task.target(row.label).tolist()
 
     sets = {split: [encode(row) for row in t.rows] for split, t in tables.items()}
+    transformers.set_seed(seed)  # before the head is drawn, as the scripts do
     auto = getattr(transformers, task.auto_model)
     model = auto.from_pretrained(
         minilm(), num_labels=len(task.labels), problem_type=task.problem_type

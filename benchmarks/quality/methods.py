@@ -114,7 +114,8 @@ def example_scripts(name: str, seed: int) -> Result:
 
 
 def words_alone(name: str, seed: int) -> Result:
-    """TF-IDF of words and pairs with a linear model; for tags what stands at a word and beside."""
+    """TF-IDF of words and pairs with a linear model, for several labels with tfserve's thresholds;
+    for tags what stands at a word and beside."""
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
@@ -122,16 +123,18 @@ def words_alone(name: str, seed: int) -> Result:
     from sklearn.pipeline import make_pipeline
 
     from tfserve import tasks
+    from tfserve.calibration import Aim, thresholds
     from tfserve.tables import read_table
     from tfserve.tasks.ner import to_iob2
 
     kind = tasks.get(TASKS[name])
     with tempfile.TemporaryDirectory() as folder:
         rows = part(name, seed, folder)
-        train, test = (read_table(rows / f"{split}.csv", kind) for split in ("train", "test"))
+        splits = ("train", "dev", "test")
+        train, dev, test = (read_table(rows / f"{split}.csv", kind) for split in splits)
     started = time.process_time()
     task = kind.fit(train.labels)
-    texts, asked = ([record.text for record in table.records] for table in (train, test))
+    texts, tried, asked = ([r.text for r in table.records] for table in (train, dev, test))
     tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     logistic = LogisticRegression(max_iter=1000, random_state=seed)
     if task.per_word:
@@ -146,9 +149,11 @@ def words_alone(name: str, seed: int) -> Result:
         said = make_pipeline(tfidf, Ridge()).fit(texts, train.labels).predict(asked).tolist()
     elif task.name == "multilabel-classif":
         model = make_pipeline(tfidf, OneVsRestClassifier(logistic))
-        model.fit(texts, np.stack([task.target(label) for label in train.labels]).astype(int))
+        truth = [np.stack([task.target(label) for label in t.labels]) > 0 for t in (train, dev)]
+        model.fit(texts, truth[0].astype(int))
+        least = thresholds(model.predict_proba(tried), truth[1], Aim("f1_micro"))
         labels = np.array(task.labels)
-        said = [labels[row.astype(bool)].tolist() for row in model.predict(asked)]
+        said = [labels[row >= least].tolist() for row in model.predict_proba(asked)]
     else:
         said = make_pipeline(tfidf, logistic).fit(texts, train.labels).predict(asked).tolist()
     metrics = task.metrics(test.labels, [{"pred": pred} for pred in said])

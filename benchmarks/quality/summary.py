@@ -71,7 +71,7 @@ def quality(found: Results) -> str:
             *map(cell, notes), *(f"{statistics.median(s):.0f}" if s else "-" for s in seconds),
         ])  # fmt: skip
     header = ["set", "metric", *NAMES.values(), "ahead", "ECE", "of which chance", "at 0.5",
-              *(f"s, {name}" for name in NAMES.values())]  # fmt: skip
+              *(f"CPU s, {name}" for name in NAMES.values())]  # fmt: skip
     return table(header, rows)
 
 

@@ -24,11 +24,14 @@ from tfserve.training.pretrained import Pretrained
 SETS = ("banking77", "goemotions", "wnut17", "emobank_valence")
 """One of each task, of short texts."""
 
+LONG = ("sroie", "docbank_samples", "litbank_long")
+
 MEANT = {
     "head at frequencies": ("banking77", "wnut17"),
     "head at zero": ("goemotions",),
     **dict.fromkeys(("label smoothing", "focal loss", "class weights"), SETS[:3]),
     **dict.fromkeys(("128 tokens", "windows of 128 tokens"), ("newsgroups20",)),
+    **dict.fromkeys(("batches of 4", "batches of 8"), LONG),
 }
 """Sets of the variants that are not for those."""
 
@@ -104,31 +107,28 @@ def altered(change: Callable[[Any, Task], Any], **hparams: Any) -> Method:
     return method
 
 
-class MultiDropout(nn.Module):
-    """Inoue, "Multi-sample dropout for accelerated training and better generalization", 2019:
-    the mean of five heads that share their weights and differ in what they drop."""
+class MultiDropout(nn.Linear):
+    """A head behind the mean of five dropout masks: like Inoue, "Multi-sample dropout for
+    accelerated training and better generalization", 2019, who averages the losses."""
 
-    def __init__(self, head: Any) -> None:
-        super().__init__()
-        self.weight, self.bias = head.weight, head.bias
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Logits."""
-        if not self.training:
-            return nn.functional.linear(hidden, self.weight, self.bias)
-        masked = [nn.functional.dropout(hidden, 0.3) for _ in range(5)]
-        return nn.functional.linear(torch.stack(masked).mean(0), self.weight, self.bias)
+        if self.training:
+            input = torch.stack([nn.functional.dropout(input, 0.3) for _ in range(5)]).mean(0)
+        return super().forward(input)
 
 
 def multi_dropout(model: Any, task: Task) -> None:
-    """Five masks before the head. The mean of linear heads is the head of the mean."""
-    model.classifier = MultiDropout(model.classifier)
+    """Another forward of the same head."""
+    model.classifier.__class__ = MultiDropout
 
 
 def low_rank(name: str, seed: int) -> Result:
-    """Hu et al., "LoRA", 2021: matrices of rank 16 beside every linear layer, and the head."""
+    """Hu et al., "LoRA", 2021: matrices of rank 16 beside every linear layer, and the head, all at
+    one rate, since all begin from nothing."""
     import peft
 
+    optimization.HEAD_RATE = 1.0
     plain_init, plain_write = Loop.__init__, Loop.write_weights
     adapted: list[Any] = []
 
@@ -149,7 +149,7 @@ def low_rank(name: str, seed: int) -> Result:
         plain_write(self, folder)
 
     Loop.__init__, Loop.write_weights = init, write  # type: ignore[method-assign]
-    return altered(change, learning_rate=1e-3)(name, seed)
+    return altered(change, learning_rate=1e-3, layer_decay=1)(name, seed)
 
 
 def at_frequencies(name: str, seed: int) -> Result:
@@ -197,6 +197,8 @@ VARIANTS: dict[str, Method] = {
     "head first": tfserve_with(freeze_encoder_steps=60),
     "LoRA": low_rank,
     "cosine": tfserve_with(lr_scheduler_type="cosine"),
+    "batches of 4": tfserve_with(per_device_train_batch_size=4),
+    "batches of 8": tfserve_with(per_device_train_batch_size=8),
     "128 tokens": tfserve_with(max_length=128),
     "windows of 128 tokens": tfserve_with(max_length=128, long_text="window"),
 }

@@ -53,15 +53,19 @@ class HParams:
     num_train_epochs: float | None = _hp(
         None,
         float,
-        "Passes over train. Default: 3, more for tables under 3,200 rows.",
+        "Passes over train. Default: 3, or as many as make 600 steps, at most 20.",
         above=0,
         search=Range(low=2, high=10),
     )
     max_steps: int | None = _hp(
         None, int, "Optimizer steps; overrides num_train_epochs. -1 means not set.", least=1
     )
-    per_device_train_batch_size: int = _hp(
-        16, int, "Rows per step and device.", least=1, search=Range(choices=(8, 16, 32))
+    per_device_train_batch_size: int | None = _hp(
+        None,
+        int,
+        "Rows per step and device. Default: as many as hold 2,048 tokens, from 4 to 16.",
+        least=1,
+        search=Range(choices=(8, 16, 32)),
     )
     per_device_eval_batch_size: int = _hp(
         32, int, "Rows per batch when evaluating, counted at 128 tokens each.", least=1
@@ -70,9 +74,9 @@ class HParams:
     learning_rate: float | None = _hp(
         None,
         float,
-        "AdamW's peak rate for the encoder's top; the head's is five times that. Default: 5e-5 for "
-        "an encoder of 768 dimensions (BERT base), less for wider ones and more for narrower ones, "
-        "by the square of the width; at most 5e-4.",
+        "AdamW's peak rate; the head learns at five times that, layers at less (layer_decay). "
+        "Default: 5e-5 for an encoder of 768 dimensions (BERT base), less for wider ones and more "
+        "for narrower ones, by the square of the width; at most 5e-4.",
         above=0,
         most=1,
         search=Range(low=1e-5, high=1e-3, log=True),
@@ -80,11 +84,11 @@ class HParams:
     layer_decay: float | None = _hp(
         None,
         float,
-        "A layer's learning rate as a share of the one above it; 1 for a model from scratch. "
-        "Default: what leaves the embeddings a fifth of the top's, 0.8 with 6 layers.",
+        "A layer's learning rate as a share of that above it; 1 for a model from scratch. "
+        "Default: what leaves the embeddings a fifth of learning_rate, 0.8 with 6 layers.",
         above=0,
         most=1,
-        search=Range(low=0.6, high=1),
+        search=Range(low=0.75, high=1),
     )
     warmup_ratio: float = _hp(
         0.1,

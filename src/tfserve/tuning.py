@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tfserve.artifact import storing, write_json
-from tfserve.errors import HParamsError, StorageError, missing_extra
+from tfserve.errors import HParamsError, ModelError, StorageError, missing_extra
 from tfserve.hparams import HParams, Range, searched
 from tfserve.tasks import get
 from tfserve.tasks.base import MINIMISED
@@ -63,17 +63,18 @@ def tune(
     Raises
     ------
     HParamsError, DataError, ModelError
-        What the first trial, with the defaults, ends with.
+        What the first trial, with the defaults, ends with, or a search for what has a value.
     StoppedError
         After SIGTERM or SIGINT: the same call goes on.
     StorageError
         ``output_dir`` holds another search, or cannot be written.
     """
     hp, output = HParams.parse(hparams), Path(output_dir)
-    ranges = {n: r for n, r in searched(search, hp).items() if search or n not in hparams}
-    metric = hp.metric_for_best_model or get(hp.task_name).metric
+    ranges = _ranges(search, hp, {name.replace("-", "_") for name in hparams})
+    metric = get(hp.task_name).metric_for_best_model(hp.metric_for_best_model)
     sign = -1.0 if metric in MINIMISED else 1.0
-    asked = {"hparams": hp.as_dict(), "search": sorted(ranges), "data": str(train_dir)}
+    data = [str(folder) for folder in (train_dir, dev_dir, test_dir)]
+    asked = {"hparams": hp.as_dict(), "search": sorted(ranges), "data": data}
     with storing(output):
         output.mkdir(parents=True, exist_ok=True)
         found = _found(output, asked)
@@ -94,8 +95,10 @@ def tune(
                 train_dir=train_dir, dev_dir=dev_dir, test_dir=test_dir,
                 model_dir=folder / "model", output_dir=folder / "output",
             )  # fmt: skip
-        except HParamsError as error:  # of a combination that cannot be
-            if not trial["hparams"]:
+        except (HParamsError, ModelError) as error:
+            # Of a combination that cannot be, or of a rate at which the loss is lost.
+            diverged = error.code == "model.not_finite"
+            if not trial["hparams"] or (isinstance(error, ModelError) and not diverged):
                 raise
             trial["error"] = error.message
         else:
@@ -108,13 +111,25 @@ def tune(
             if "id" in trial:
                 state = optuna.trial.TrialState
                 value = sign * trial["value"] if "value" in trial else None
-                study.tell(trial["id"], value, state=state.FAIL if value is None else None)
+                failed = state.FAIL if value is None else None
+                study.tell(trial["id"], value, state=failed, skip_if_finished=True)
             found.append(trial)
             write_json(output / TRIALS, {"asked": asked, "trials": found})
             (output / RUNNING).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
         watched(trial)
     return sorted(found, key=lambda t: -sign * t["value"] if "value" in t else math.inf)
+
+
+def _ranges(search: Sequence[str] | None, hp: HParams, given: set[str]) -> dict[str, Range]:
+    """What is searched. Raises HParamsError for a name that has a value."""
+    if both := sorted(given.intersection(search or ())):
+        raise HParamsError(
+            "hparams.value",
+            f"found {both[0]} in the search and with the value {getattr(hp, both[0])}; expected "
+            "one of the two",
+        )
+    return {name: found for name, found in searched(search, hp).items() if name not in given}
 
 
 def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:

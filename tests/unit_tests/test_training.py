@@ -612,6 +612,12 @@ def test_a_model_folder_that_cannot_be_used_is_refused(
         ({"max_length": 65}, ModelError, "model.max_length", "at most 64"),
         ({"max_length": 16, "stride": 14}, ModelError, "model.stride", "below 14"),
         ({"metric_for_best_model": "f2"}, HParamsError, "hparams.value", "f1_macro"),
+        (
+            {"max_steps": None, "num_train_epochs": 2, "freeze_encoder_steps": 12},
+            HParamsError,
+            "hparams.value",
+            "less than the 12 steps",
+        ),
         ({"class_weights": {"no such": 2}}, HParamsError, "hparams.value", "'no such'"),
         ({"task_name": "clasif"}, HParamsError, "hparams.value", "classif"),
         ({"precision": "fp16"}, HParamsError, "hparams.value", "fp16"),

@@ -12,14 +12,14 @@ from conftest import PretrainedFolder
 
 import tfserve
 from tfserve import tuning
-from tfserve.errors import HParamsError, StoppedError, StorageError
+from tfserve.errors import HParamsError, ModelError, StoppedError, StorageError, TfserveError
 from tfserve.hparams import HParams
 from tfserve.tuning import tune
 
 
 @pytest.fixture
 def given(pretrained: PretrainedFolder, tmp_path: Path) -> dict[str, Any]:
-    hparams = tiny.hparams("classif", pretrained(), metric_for_best_model="loss")
+    hparams = tiny.hparams("classif", pretrained(), metric_for_best_model="eval_loss")
     del hparams["learning_rate"]
     return {"hparams": hparams, "train_dir": tiny.data(tmp_path / "data", "classif"),
             "output_dir": tmp_path / "search"}  # fmt: skip
@@ -51,7 +51,9 @@ def test_the_best_of_all_trials_is_kept(given: dict[str, Any]) -> None:
 
 
 def test_what_is_given_is_not_searched(given: dict[str, Any]) -> None:
-    given["hparams"] |= {"learning_rate": 1e-3, "weight_decay": 0.02}
+    given["hparams"] |= {"learning-rate": 1e-3, "weight_decay": 0.02}
+    with pytest.raises(HParamsError, match=r"in the search and with the value 0\.001"):
+        tune(**given, trials=2, search=["learning_rate"])
     tune(**given, trials=2)
     searched = set(told(given)[1]["hparams"])
     assert "warmup_ratio" in searched
@@ -80,22 +82,46 @@ def test_a_search_goes_on_where_it_was_broken_off(
     assert len(tune(**given, trials=3, search=["learning_rate"])) == 3  # nothing is left to do
     with pytest.raises(StorageError, match="found another search"):
         tune(**given, trials=4, search=["warmup_ratio"])
+    with pytest.raises(StorageError, match="found another search"):
+        tune(**given, trials=4, search=["learning_rate"], dev_dir=given["train_dir"])
 
 
-def test_a_trial_that_cannot_be_costs_itself_alone(
+def test_a_search_goes_on_after_a_trial_that_was_told_and_not_written(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, content: Any) -> None:
+        if file.name == tuning.TRIALS and len(content["trials"]) == 2:
+            raise OSError("no space left")
+        plain(file, content)
+
+    plain = tuning.write_json
+    monkeypatch.setattr(tuning, "write_json", full)
+    with pytest.raises(StorageError, match="cannot write"):
+        tune(**given, trials=3, search=["warmup_ratio"])
+    monkeypatch.setattr(tuning, "write_json", plain)
+    tune(**given, trials=3, search=["warmup_ratio"])
+    assert [trial["number"] for trial in told(given)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [HParamsError("hparams.value", "no such thing"), ModelError("model.not_finite", "nan")],
+    ids=str,
+)
+def test_a_trial_that_cannot_be_costs_itself_alone(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: TfserveError
 ) -> None:
     calls: list[Any] = []
 
     def picky(hparams: dict[str, Any], **folders: Any) -> dict[str, Any]:
         calls.append(hparams)
         if len(calls) == 2:
-            raise HParamsError("hparams.value", "this combination cannot be")
+            raise error
         return dict(tfserve.train(hparams, **folders))
 
     monkeypatch.setattr(tuning, "train", picky)
     found = tune(**given, trials=3, search=["learning_rate"])
-    assert found[-1]["error"] == "this combination cannot be" and "value" not in found[-1]
+    assert found[-1]["error"] == error.message and "value" not in found[-1]
     assert [trial["number"] for trial in told(given)] == [0, 1, 2]
 
 

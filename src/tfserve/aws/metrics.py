@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tfserve import tasks
-from tfserve.errors import HParamsError
 from tfserve.tasks.base import CALIBRATION, MINIMISED
 
 TRAINING = ("loss", "learning_rate", "samples_per_second", "epoch")
@@ -33,11 +32,5 @@ def objective(task_name: str, metric: str | None = None) -> tuple[str, str]:
     ``metric`` is one of the task's, by default the one that chooses its best checkpoint. Raises
     HParamsError for another.
     """
-    task = tasks.get(task_name)
-    metric = (metric or task.metric).removeprefix("best_").removeprefix("eval_")
-    known = ("loss", *task.metric_names)
-    if metric not in known:
-        raise HParamsError(
-            "hparams.value", f"metric: found {metric!r}; expected one of {', '.join(known)}"
-        )
-    return f"best_eval_{metric}", "Minimize" if metric in MINIMISED else "Maximize"
+    chosen = tasks.get(task_name).metric_for_best_model(metric)
+    return f"best_eval_{chosen}", "Minimize" if chosen in MINIMISED else "Maximize"

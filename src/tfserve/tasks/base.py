@@ -235,6 +235,22 @@ class Task(ABC):
             if getattr(hp, name) is not None and name not in self.choices:
                 raise HParamsError("hparams.value", f"{name}: {self.name} has none")
 
+    @classmethod
+    def metric_for_best_model(cls, name: str | None) -> str:
+        """What models are judged by on dev: ``metric``, or the one of that name.
+
+        Names may be written as logs have them, ``eval_…`` and ``best_eval_…``. Raises HParamsError
+        for one that is neither ``loss`` nor in ``metric_names``.
+        """
+        found = (name or cls.metric).removeprefix("best_").removeprefix("eval_")
+        known = ("loss", *cls.metric_names)
+        if found not in known:
+            raise HParamsError(
+                "hparams.value",
+                f"metric_for_best_model: found {found!r}; expected one of {', '.join(known)}",
+            )
+        return found
+
     def calibrated(self, logits: Sequence[Array], labels: Sequence[Any], hp: HParams) -> Self:
         """The same task with temperatures, and thresholds as chosen, that suit these rows.
 

@@ -39,8 +39,7 @@ class Logs:
             return
         tqdm.write(str(values))
         for name, value in values.items():
-            split, _, metric = name.rpartition("eval_")
-            tag = f"eval/{metric}" if name.startswith("eval_") else f"train/{split or metric}"
+            tag = f"eval/{name[5:]}" if name.startswith("eval_") else f"train/{name}"
             if name != "step":
                 self.events.add_scalar(tag, value, values["step"])
 

@@ -34,7 +34,13 @@ from tfserve.tasks.base import CALIBRATION, MINIMISED, Answer, Array
 from tfserve.training.checkpoints import Checkpoints, State, Stop
 from tfserve.training.examples import Examples, pooled
 from tfserve.training.logs import Logs, numbers
-from tfserve.training.optimization import parameter_groups, schedule, usual_rate
+from tfserve.training.optimization import (
+    MOST_ROWS,
+    parameter_groups,
+    schedule,
+    usual_batch,
+    usual_rate,
+)
 from tfserve.training.pretrained import Pretrained, begin_at
 from tfserve.training.processes import Processes
 from tfserve.training.vocabulary import Vocabulary
@@ -55,6 +61,7 @@ class Loop:
     ----------
     state : where the run stands
     task : after ``run`` as it was calibrated on dev
+    most : windows that a device computes at once
     divisor : mean over the steps of what a step's loss counts: rows, words or their weights
     is_main : whether this process writes files and logs
     """
@@ -74,16 +81,11 @@ class Loop:
         self.hp, self.task, self.train, self.dev = hp, task, train, dev
         self.pad_id, self.encoder = pretrained.pad_token_id, encoder
         self.tensorboard_dir = tensorboard_dir
-        self.metric = (hp.metric_for_best_model or task.metric).removeprefix("eval_")
-        if self.metric not in ("loss", *task.metric_names):
-            raise HParamsError(
-                "hparams.value",
-                f"metric_for_best_model: found {self.metric!r}; expected one of loss, "
-                f"{', '.join(task.metric_names)}",
-            )
+        self.metric = task.metric_for_best_model(hp.metric_for_best_model)
         task.check_hparams(hp)
-        weights = hp.class_weights and task.class_weights(hp.class_weights, train.table.labels)
-        self.weights: Array | None = weights if weights is not None else None
+        self.weights: Array | None = None
+        if hp.class_weights:
+            self.weights = task.class_weights(hp.class_weights, train.table.labels)
 
         self.processes = Processes(hp.precision)
         self.accelerator, self.is_main = self.processes.accelerator, self.processes.is_main
@@ -96,14 +98,13 @@ class Loop:
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
         self.vocabulary = Vocabulary(model, occurring, self.pad_id)
         self.encoder_parameters = list(model.base_model.parameters())
-        # torch 2.3 has no fused AdamW on CPUs.
-        fused = not on_cpu or torch.__version__ >= "2.4"
         groups = parameter_groups(model, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay)
         self.learning_rate = hp.learning_rate or usual_rate(model.config.hidden_size)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
+        self.most = hp.per_device_train_batch_size or MOST_ROWS
         batches = len(plan_epoch(train.lengths, self.batch_size, np.random.default_rng(0)))
         self.steps_per_epoch = math.ceil(batches / hp.gradient_accumulation_steps)
         # One count for all steps, so that a word weighs the same in a batch of short texts and in
@@ -112,6 +113,12 @@ class Loop:
         counted = task.normaliser(join(train.targets), self.weights)
         self.divisor = (counted or 1.0) / self.steps_per_epoch
         self.total = hp.max_steps or math.ceil(self.epochs * self.steps_per_epoch)
+        if hp.freeze_encoder_steps >= self.total:
+            raise HParamsError(
+                "hparams.value",
+                f"freeze_encoder_steps: found {hp.freeze_encoder_steps}; expected less than the "
+                f"{self.total} steps of this run",
+            )
         self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
         self.schedule = schedule(hp, self.learning_rate, self.total)
         rows = hp.per_device_eval_batch_size * 128
@@ -126,7 +133,8 @@ class Loop:
     @property
     def batch_size(self) -> int:
         """Rows of a batch, over all devices."""
-        return int(self.hp.per_device_train_batch_size * self.processes.world)
+        rows = self.hp.per_device_train_batch_size or usual_batch(self.train.lengths)
+        return int(rows * self.processes.world)
 
     @property
     def epochs(self) -> float:
@@ -202,8 +210,9 @@ class Loop:
         """The optimizer steps of an epoch, in pieces of as many windows as a batch has rows."""
         rng = np.random.default_rng((self.hp.seed, number))
         batches = plan_epoch(self.train.lengths, self.batch_size, rng)
-        most, world = self.hp.per_device_train_batch_size, self.processes.world
-        pieces = [list(self.train.pieces(batch, most, world)) for batch in batches]
+        pieces = [
+            list(self.train.pieces(batch, self.most, self.processes.world)) for batch in batches
+        ]
         size = self.hp.gradient_accumulation_steps
         return [list(chain(*pieces[i : i + size])) for i in range(0, len(pieces), size)]
 
@@ -227,7 +236,7 @@ class Loop:
                 mine if len(mine) else rows[:1],
                 self.pad_id,
                 per_word=self.task.per_word,
-                most=hp.per_device_train_batch_size if share else 1,
+                most=self.most if share else 1,
                 rng=rng,
             )
             logits = self.model(**tensors(batch, self.device)).logits.float()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,15 +18,24 @@ BASE_RATE, BASE_WIDTH, MOST_RATE = 5e-5, 768, 5e-4
 proportion to the square of the width (docs/quality.md)."""
 
 HEAD_RATE, EMBEDDINGS_RATE = 5.0, 0.2
-"""Shares of the learning rate: the head begins from nothing, the embeddings know the most."""
+"""Of the learning rate: the head begins from nothing, the embeddings know the most."""
 
-LAYER = re.compile(r"\.(\d+)\.")
-"""The number of a layer in the name of its parameters."""
+STEP_TOKENS, LEAST_ROWS, MOST_ROWS = 2048, 4, 16
+"""A step is 16 rows of 128 tokens, or fewer of more: what a row costs grows with its length, what a
+step teaches hardly does (docs/quality.md)."""
+
+LAYER, ABOVE = re.compile(r"\.(\d+)\."), re.compile("pool|norm", re.IGNORECASE)
+"""The number of a layer in the names of its parameters; what stands above all layers."""
 
 
 def usual_rate(width: int) -> float:
     """The learning rate that suits an encoder of so many dimensions."""
     return min(MOST_RATE, BASE_RATE * (BASE_WIDTH / width) ** 2)
+
+
+def usual_batch(lengths: Sequence[int]) -> int:
+    """Rows of a step, of rows of so many tokens: long ones are a step's work in smaller number."""
+    return min(MOST_ROWS, max(LEAST_ROWS, round(STEP_TOKENS / statistics.mean(lengths))))
 
 
 def schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
@@ -46,8 +56,9 @@ def parameter_groups(
     """Parameters by how fast they learn, with and without weight decay.
 
     A layer's rate is ``layer_decay`` times that of the one above it, the embeddings' that of a
-    layer below all (Howard and Ruder, "Universal Language Model Fine-tuning for Text
-    Classification", 2018, section 3.2). By default the embeddings get a fifth, whatever the depth.
+    layer below all, a pooler's or a last norm's that of one above (Howard and Ruder, "Universal
+    Language Model Fine-tuning for Text Classification", 2018, section 3.2). By default the
+    embeddings get a fifth, whatever the depth. Layers that share their weights learn all alike.
     Biases and norms are not pulled to zero.
 
     Returns
@@ -55,19 +66,25 @@ def parameter_groups(
     groups : each with ``params``, ``weight_decay``, and ``scale``, a factor of the learning rate
     """
     encoder = {id(parameter) for parameter in model.base_model.parameters()}
-    numbered = {
-        name: LAYER.search(name) for name, p in model.named_parameters() if id(p) in encoder
+    layers = int(model.config.num_hidden_layers)
+    levels = {
+        name: _level(name, layers) for name, p in model.named_parameters() if id(p) in encoder
     }
-    levels = {name: int(found[1]) + 1 for name, found in numbered.items() if found}
-    level, top = 0, max(levels.values(), default=0) + 1
-    decay = layer_decay or EMBEDDINGS_RATE ** (1 / top)
+    decay = layer_decay or EMBEDDINGS_RATE ** (1 / (layers + 1))
+    if set(range(1, layers + 1)) - set(levels.values()):
+        decay = 1.0
     groups = defaultdict[tuple[float, float], list[Any]](list)
     for name, parameter in model.named_parameters():
-        # Embeddings come before the first layer, a pooler after the last.
-        level = levels.get(name, top if level else 0)
-        scale = decay ** (top - level) if name in numbered else HEAD_RATE
+        scale = decay ** (layers + 1 - levels[name]) if name in levels else HEAD_RATE
         groups[scale, weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
     return [
         {"params": parameters, "weight_decay": pulled, "scale": scale}
         for (scale, pulled), parameters in groups.items()
     ]
+
+
+def _level(name: str, layers: int) -> int:
+    """0 for embeddings, 1 for the lowest layer, ``layers + 1`` for what stands above all."""
+    if number := LAYER.search(name):
+        return int(number[1]) + 1
+    return layers + 1 if ABOVE.search(name) and "emb" not in name else 0
