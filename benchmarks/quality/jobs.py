@@ -1,7 +1,7 @@
 """Trainings one after the other on every core, each in a process of its own with one thread.
 
 A line a job is added to a file of results; what stands there already is not run again, so that the
-same command goes on where it was stopped.
+same command goes on where it was stopped. Lines of defaults that have changed are to be deleted.
 """
 
 from __future__ import annotations

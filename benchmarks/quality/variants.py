@@ -24,14 +24,14 @@ from tfserve.training.pretrained import Pretrained
 SETS = ("banking77", "goemotions", "wnut17", "emobank_valence")
 """One of each task, of short texts."""
 
-LONG = ("sroie", "docbank_samples", "litbank_long")
+LONG = ("sroie", "docbank_samples", "litbank_long", "newsgroups20")
 
 MEANT = {
     "head at frequencies": ("banking77", "wnut17"),
     "head at zero": ("goemotions",),
     **dict.fromkeys(("label smoothing", "focal loss", "class weights"), SETS[:3]),
-    **dict.fromkeys(("128 tokens", "windows of 128 tokens"), ("newsgroups20",)),
-    **dict.fromkeys(("batches of 4", "batches of 8"), LONG),
+    **dict.fromkeys(("128 tokens", "windows of 128 tokens"), LONG[-1:]),
+    **dict.fromkeys(("batches of 4", "batches of 16"), LONG),
 }
 """Sets of the variants that are not for those."""
 
@@ -198,7 +198,7 @@ VARIANTS: dict[str, Method] = {
     "LoRA": low_rank,
     "cosine": tfserve_with(lr_scheduler_type="cosine"),
     "batches of 4": tfserve_with(per_device_train_batch_size=4),
-    "batches of 8": tfserve_with(per_device_train_batch_size=8),
+    "batches of 16": tfserve_with(per_device_train_batch_size=16),
     "128 tokens": tfserve_with(max_length=128),
     "windows of 128 tokens": tfserve_with(max_length=128, long_text="window"),
 }
