@@ -234,7 +234,9 @@ def session() -> Session:
 
 
 @pytest.fixture
-def place(session: Session) -> Place:
+def place(session: Session, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Where nothing waits between two looks."""
+    monkeypatch.setattr(changes, "POLL", 0.0)
     caller = "arn:aws:sts::123456789012:assumed-role/team/engineer"
     return Place(session, "123456789012", session.region_name, "aws", caller)
 
@@ -550,9 +552,8 @@ CREATED = ("tickets", "CREATE_COMPLETE", "")
 )  # fmt: skip
 def test_an_update_is_watched_by_its_events(
     events: list[tuple[str, str, str]], said: str | None,
-    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch,
+    place: Place, session: Session,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(changes, "POLL", 0.0)
     cloudformation = session["cloudformation"]
     changed(session, CREATED)
     cloudformation.add_response("execute_change_set", {}, {"ChangeSetName": "set"})
@@ -588,10 +589,7 @@ def proposed_and_forgotten(session: Session, *statuses: str, others: Sequence[An
     cloudformation.add_response("list_change_sets", listed, {"StackName": STACK})
 
 
-def test_a_change_set_that_fails_leaves_nothing(
-    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(changes, "POLL", 0.0)
+def test_a_change_set_that_fails_leaves_nothing(place: Place, session: Session) -> None:
     cloudformation = session["cloudformation"]
     proposed_and_forgotten(session, "CREATE_IN_PROGRESS", "FAILED")
     cloudformation.add_response("delete_stack", {}, {"StackName": STACK})
@@ -604,10 +602,7 @@ def test_a_change_set_that_fails_leaves_nothing(
     cloudformation.assert_no_pending_responses()
 
 
-def test_a_stack_that_another_has_proposed_to_is_left(
-    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(changes, "POLL", 0.0)
+def test_a_stack_that_another_has_proposed_to_is_left(place: Place, session: Session) -> None:
     waiting = {"ChangeSetName": "tfserve-of-another"}
     proposed_and_forgotten(session, "CREATE_COMPLETE", others=[waiting])
     with changes.proposed(place, "tickets", {}, new=True):
@@ -615,10 +610,7 @@ def test_a_stack_that_another_has_proposed_to_is_left(
     session["cloudformation"].assert_no_pending_responses()
 
 
-def test_an_update_is_undone_with_what_was_there_before(
-    place: Place, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(changes, "POLL", 0.0)
+def test_an_update_is_undone_with_what_was_there_before(place: Place, session: Session) -> None:
     cloudformation = session["cloudformation"]
     described(session, "UPDATE_COMPLETE", "tfserve")
     changed(session, CREATED)

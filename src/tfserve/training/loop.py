@@ -61,6 +61,7 @@ class Loop:
     ----------
     state : where the run stands
     task : after ``run`` as it was calibrated on dev
+    batch_size : rows of a batch, over all devices
     most : windows that a device computes at once
     divisor : mean over the steps of what a step's loss counts: rows, words or their weights
     is_main : whether this process writes files and logs
@@ -104,8 +105,10 @@ class Loop:
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
-        self.most = hp.per_device_train_batch_size or MOST_ROWS
-        batches = len(plan_epoch(train.lengths, self.batch_size, np.random.default_rng(0)))
+        self.most, lengths = hp.per_device_train_batch_size or MOST_ROWS, train.lengths
+        rows = hp.per_device_train_batch_size or usual_batch(lengths)
+        self.batch_size = rows * self.processes.world
+        batches = len(plan_epoch(lengths, self.batch_size, np.random.default_rng(0)))
         self.steps_per_epoch = math.ceil(batches / hp.gradient_accumulation_steps)
         # One count for all steps, so that a word weighs the same in a batch of short texts and in
         # one of long texts, which sorting by length would otherwise set apart.
@@ -129,12 +132,6 @@ class Loop:
         self.state = State()
         self.stop = Stop()
         self._best: Evaluated | None = None
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a batch, over all devices."""
-        rows = self.hp.per_device_train_batch_size or usual_batch(self.train.lengths)
-        return int(rows * self.processes.world)
 
     @property
     def epochs(self) -> float:

@@ -35,7 +35,7 @@ def usual_rate(width: int) -> float:
 
 def usual_batch(lengths: Sequence[int]) -> int:
     """Rows of a step, of rows of so many tokens: long ones are a step's work in smaller number."""
-    return min(MOST_ROWS, max(LEAST_ROWS, round(STEP_TOKENS / statistics.mean(lengths))))
+    return min(MOST_ROWS, max(LEAST_ROWS, round(STEP_TOKENS / statistics.fmean(lengths))))
 
 
 def schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
