@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--methods", nargs="*", default=list(every), choices=list(every))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    options, _ = parser.parse_known_args()
+    parser.add_argument("--job", nargs=3, metavar=("METHOD", "SET", "SEED"), help="this one alone")
+    options = parser.parse_args()
     jobs = [
         (method, name, seed)
         for seed in options.seeds

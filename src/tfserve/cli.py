@@ -79,7 +79,9 @@ def explore(
     click.echo(checks.render(found.check))
     if found.tables:
         leaks = sum(len(found.leaks(name)) for name in found.tables)
+        repeats = sum(len(found.repeats(name)) for name in found.tables)
         click.echo(f"{leaks:,} rows of dev and test nearly repeat one of an earlier split")
+        click.echo(f"{repeats:,} rows nearly repeat one of their own split")
         click.echo(f"{len(found.conflicting()):,} rows nearly repeat a text with another label")
         exploration.page(found, title=f"What is in {Path(data_dir).resolve().name}?").write(
             Path(output)
@@ -111,7 +113,9 @@ def train(**values: str | None) -> None:
 @cli.command()
 @options.channels
 @click.option("--output_dir", required=True, help="The search; its best model is in best/.")
-@click.option("--trials", default=20, show_default=True, help="Trainings in all.")
+@click.option(
+    "--trials", type=click.IntRange(1), default=20, show_default=True, help="Trainings in all."
+)
 @click.option("--search", help="Hyperparameters, by commas. Default: all with a range, not given.")
 @options.hyperparameters
 def tune(trials: int, search: str | None, **values: str | None) -> None:
@@ -148,9 +152,10 @@ def evaluate(
 
     With --compare those of both models, and whether what sets them apart is more than chance.
     """
-    from tfserve import checks, tables
+    from tfserve import tables
     from tfserve.evaluated import Evaluated
     from tfserve.evaluation import evaluate as run
+    from tfserve.evaluation.notes import notes
     from tfserve.predictor import load
 
     names = [model] if compare is None else [model, compare]
@@ -164,12 +169,10 @@ def evaluate(
     table = tables.read_table(file, type(predictors[0].task), use_bbox=boxed)
     found = []
     for name, predictor in zip(names, predictors, strict=True):
-        if unknown := predictor.task.unknown(table.labels):
-            shown = checks.shown(unknown)
-            click.echo(f"note: {name} does not know the labels {shown}: errors all", err=True)
-        found.append(
-            run(predictor, table, watched=lambda stream: progress(stream, len(table.rows)))
-        )
+        one = run(predictor, table, watched=lambda stream: progress(stream, len(table.rows)))
+        for note in notes(one):
+            click.echo(f"note: {name}: {note}", err=True)
+        found.append(one)
     evaluated = Evaluated(names, found)
     click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2))
     if output is not None:

@@ -55,7 +55,7 @@ class HParams:
         float,
         "Passes over train. Default: 3, or as many as make 600 steps, at most 20.",
         above=0,
-        search=Range(low=2, high=10),
+        search=Range(low=2, high=20),
     )
     max_steps: int | None = _hp(
         None, int, "Optimizer steps; overrides num_train_epochs. -1 means not set.", least=1
@@ -63,12 +63,10 @@ class HParams:
     per_device_train_batch_size: int | None = _hp(
         None,
         int,
-        "Rows per step and device. Default: as many as hold 2,048 tokens, from 4 to 16.",
+        "Rows per batch and device, and windows at once where rows have several. Default: rows "
+        "that hold 2,048 tokens, from 4 to 16, and windows that hold 8,192.",
         least=1,
-        search=Range(choices=(8, 16, 32)),
-    )
-    per_device_eval_batch_size: int = _hp(
-        32, int, "Rows per batch when evaluating, counted at 128 tokens each.", least=1
+        search=Range(choices=(4, 8, 16, 32)),
     )
     gradient_accumulation_steps: int = _hp(1, int, "Batches per optimizer step.", least=1)
     learning_rate: float | None = _hp(
@@ -88,7 +86,7 @@ class HParams:
         "Default: what leaves the embeddings a fifth of learning_rate, 0.8 with 6 layers.",
         above=0,
         most=1,
-        search=Range(low=0.75, high=1),
+        search=Range(low=0.6, high=1),
     )
     warmup_ratio: float = _hp(
         0.1,
@@ -227,10 +225,13 @@ class HParams:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dict[str, Range]:
-    """The ranges to search, of all hyperparameters that have one or of those named.
+def searched(
+    names: Sequence[str] | None, values: Mapping[str, Any] | None = None
+) -> dict[str, Range]:
+    """The ranges to search beside ``values``, as ``HParams.parse`` takes them.
 
-    Raises HParamsError for a name without a range.
+    ``names`` are searched, or by default all hyperparameters that have a range and no value. Raises
+    HParamsError for a name without a range, or one whose value is decided already.
     """
     known = HParams.ranges()
     for name in names or ():
@@ -238,10 +239,15 @@ def searched(names: Sequence[str] | None, hparams: HParams | None = None) -> dic
             raise HParamsError(
                 "hparams.value", f"found {name!r}; expected some of {', '.join(known)}"
             )
-    chosen = {name: known[name] for name in names or known}
-    if names is None and hparams is not None and hparams.max_steps is not None:
-        del chosen["num_train_epochs"]  # which max_steps overrides
-    return chosen
+    decided = {name.replace("-", "_"): "given" for name in values or ()}
+    if values and HParams.parse(values).max_steps is not None:
+        decided["num_train_epochs"] = "overridden by max_steps"
+    for name in decided.keys() & set(names or ()):
+        raise HParamsError(
+            "hparams.value",
+            f"{name}: found it in the search; expected not, as it is {decided[name]}",
+        )
+    return {name: known[name] for name in names or known if name not in decided}
 
 
 def _error(name: str, value: Any, expected: str) -> HParamsError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs as charsets
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,7 +291,8 @@ def _in_folder(folder: Path, split: str) -> Path:
 
 
 def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
-    """A seeded share of every stratum becomes dev; each keeps at least one row in train."""
+    """A seeded share of every stratum becomes dev, of rows whose text occurs once if it has any;
+    each keeps at least one row in train."""
     strata: dict[Any, list[int]] = {}
     for i, key in enumerate(task.strata(train.labels)):
         strata.setdefault(key, []).append(i)
@@ -304,8 +306,10 @@ def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
         counts[key] += 1
     if not any(counts.values()):  # every stratum is a single row
         counts[keys[int(rng.integers(len(keys)))]] = 1
-    for key in keys:
-        chosen.update(int(i) for i in rng.permutation(strata[key])[: counts[key]])
+    texts = Counter(row.record.text for row in train.rows)
+    for key in keys:  # a text that is also in train would make dev too easy
+        single = [i for i in strata[key] if texts[train.rows[i].record.text] == 1]
+        chosen.update(int(i) for i in rng.permutation(single or strata[key])[: counts[key]])
     kept = tuple(row for i, row in enumerate(train.rows) if i not in chosen)
     held = tuple(row for i, row in enumerate(train.rows) if i in chosen)
     try:

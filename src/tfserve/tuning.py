@@ -31,6 +31,9 @@ except ImportError as error:
 
 STUDY, TRIALS, RUNNING, BEST = "study.log", "trials.json", "running.json", "best"
 
+FAILING = ("model.not_finite", "model.memory")
+"""What a model ends with because of a trial's hyperparameters."""
+
 Trial = dict[str, Any]
 """``number``, ``hparams``, and the dev metric as ``value``, or why it failed as ``error``."""
 
@@ -52,7 +55,7 @@ def tune(
     ----------
     hparams : of all trials; what is given is not searched
     trials : in all, those of an interrupted search included
-    search : hyperparameters; by default all that have a range
+    search : hyperparameters; by default all that have a range and no value
     watched : is called with each trial when it has ended
 
     Returns
@@ -70,7 +73,7 @@ def tune(
         ``output_dir`` holds another search, or cannot be written.
     """
     hp, output = HParams.parse(hparams), Path(output_dir)
-    ranges = _ranges(search, hp, {name.replace("-", "_") for name in hparams})
+    ranges = searched(search, hparams)
     metric = get(hp.task_name).metric_for_best_model(hp.metric_for_best_model)
     sign = -1.0 if metric in MINIMISED else 1.0
     data = [str(folder) for folder in (train_dir, dev_dir, test_dir)]
@@ -96,9 +99,9 @@ def tune(
                 model_dir=folder / "model", output_dir=folder / "output",
             )  # fmt: skip
         except (HParamsError, ModelError) as error:
-            # Of a combination that cannot be, or of a rate at which the loss is lost.
-            diverged = error.code == "model.not_finite"
-            if not trial["hparams"] or (isinstance(error, ModelError) and not diverged):
+            # Of a combination that cannot be, a rate at which the loss is lost, a batch too large.
+            of_it = isinstance(error, HParamsError) or error.code in FAILING
+            if not trial["hparams"] or not of_it:
                 raise
             trial["error"] = error.message
         else:
@@ -119,17 +122,6 @@ def tune(
             shutil.rmtree(folder, ignore_errors=True)
         watched(trial)
     return sorted(found, key=lambda t: -sign * t["value"] if "value" in t else math.inf)
-
-
-def _ranges(search: Sequence[str] | None, hp: HParams, given: set[str]) -> dict[str, Range]:
-    """What is searched. Raises HParamsError for a name that has a value."""
-    if both := sorted(given.intersection(search or ())):
-        raise HParamsError(
-            "hparams.value",
-            f"found {both[0]} in the search and with the value {getattr(hp, both[0])}; expected "
-            "one of the two",
-        )
-    return {name: found for name, found in searched(search, hp).items() if name not in given}
 
 
 def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:

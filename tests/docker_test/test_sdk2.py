@@ -57,7 +57,7 @@ names = []
 for parents in ([], names):
     tuning = sdk2.tuner(job, max_jobs=4, warm_start_from=parents,
                         base_tuning_job_name=f"tuning-{{len(names)}}", search=None if parents else
-                        ["learning_rate", "per_device_train_batch_size", "num_train_epochs"])
+                        ["weight_decay", "per_device_train_batch_size", "num_train_epochs"])
     tuning.fit({{"train": "s3://{BUCKET}/train"}}, wait=False)
     names.append(tuning.latest_tuning_job.name)
 print(json.dumps(names))
@@ -72,11 +72,11 @@ print(json.dumps(names))
     config = first["HyperParameterTuningJobConfig"]
     assert config["HyperParameterTuningJobObjective"] == objective
     ranges = config["ParameterRanges"]
-    rate = {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.001"}
-    assert ranges["ContinuousParameterRanges"] == [{**rate, "ScalingType": "Logarithmic"}]
+    decay = {"Name": "weight_decay", "MinValue": "0.001", "MaxValue": "0.1"}
+    assert ranges["ContinuousParameterRanges"] == [{**decay, "ScalingType": "Logarithmic"}]
     assert ranges["IntegerParameterRanges"][0]["Name"] == "num_train_epochs"
     sizes = ranges["CategoricalParameterRanges"][0]
-    assert [json.loads(value) for value in sizes["Values"]] == ["8", "16", "32"]
+    assert [json.loads(value) for value in sizes["Values"]] == ["4", "8", "16", "32"]
     parents = second["WarmStartConfig"]["ParentHyperParameterTuningJobs"]
     assert [parent["HyperParameterTuningJobName"] for parent in parents] == [names[0]]
 

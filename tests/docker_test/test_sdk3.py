@@ -9,7 +9,8 @@ from cloud import BUCKET, ROLE, Cloud
 from tfserve.aws.metrics import metric_definitions
 
 HPARAMS = {"task_name": "ner", "model_name": "org/encoder", "learning_rate": 3e-5,
-           "class_weights": {"it's rare": 3.0}, "use_bbox": True}  # fmt: skip
+           "class_weights": {"it's rare": 3.0}, "use_bbox": True,
+           "metric_for_best_model": "recall"}  # fmt: skip
 START = f"""
 import json
 from tfserve.aws import sdk3
@@ -44,7 +45,7 @@ print(json.dumps([job._latest_training_job.training_job_name, definitions]))
 def test_a_tuning_job_that_learns_from_another(aws: Cloud) -> None:
     name = aws.run("3", START + f"""
 job = sdk3.trainer(hparams, role=role, instance_type="ml.g5.xlarge", transformers_version="4.56")
-tuning = sdk3.tuner(job, max_jobs=4, search=["learning_rate"], warm_start_from=["before"])
+tuning = sdk3.tuner(job, max_jobs=4, search=["weight_decay"], warm_start_from=["before"])
 tuning.tune(sdk3.channels({{"train": "s3://{BUCKET}/train"}}), wait=False)
 print(json.dumps(tuning.latest_tuning_job.hyper_parameter_tuning_job_name))
 """)  # fmt: skip
@@ -52,10 +53,10 @@ print(json.dumps(tuning.latest_tuning_job.hyper_parameter_tuning_job_name))
         HyperParameterTuningJobName=name
     )
     config = found["HyperParameterTuningJobConfig"]
-    objective = {"Type": "Maximize", "MetricName": "best_eval_f1"}
+    objective = {"Type": "Maximize", "MetricName": "best_eval_recall"}
     assert config["HyperParameterTuningJobObjective"] == objective
     rate = config["ParameterRanges"]["ContinuousParameterRanges"][0]
-    assert (rate["Name"], rate["ScalingType"]) == ("learning_rate", "Logarithmic")
+    assert (rate["Name"], rate["ScalingType"]) == ("weight_decay", "Logarithmic")
     parents = found["WarmStartConfig"]["ParentHyperParameterTuningJobs"]
     assert parents == [{"HyperParameterTuningJobName": "before"}]
 

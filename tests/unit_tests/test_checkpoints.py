@@ -258,6 +258,16 @@ def test_the_newest_two_and_the_best_stay(
     assert names(tmp_path) == sorted(f"checkpoint-{step}" for step in expected)
 
 
+def test_the_checkpoint_before_a_new_best_can_be_fallen_back_to(tmp_path: Path) -> None:
+    bests = Checkpoints(tmp_path, "this run")
+    model = network()
+    for number, best in ((1, 1), (2, 1), (3, 3)):
+        bests.save(State(step=number, best_step=best), model, adam(model))
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    (bests.path(3) / "model.safetensors").write_bytes(b"")
+    assert bests.resume(model, adam(model)).step == 2
+
+
 def test_what_a_killed_save_left_is_removed_by_the_next(saved: Saved) -> None:
     partial = saved.checkpoints.folder / ".partial-killed"
     partial.mkdir()

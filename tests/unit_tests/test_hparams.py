@@ -248,7 +248,6 @@ def hyperparameters(draw: st.DrawFn) -> HParams:
         ),
         max_steps=steps,
         per_device_train_batch_size=draw(counts),
-        per_device_eval_batch_size=draw(counts),
         gradient_accumulation_steps=draw(counts),
         learning_rate=draw(st.none() | st.floats(0, 1, exclude_min=True)),
         layer_decay=draw(st.none() | st.floats(0, 1, exclude_min=True)),

@@ -39,6 +39,9 @@ def test_every_value_of_a_range_is_one_that_a_job_takes() -> None:
 def test_ranges_that_are_searched() -> None:
     assert searched(None) == HParams.ranges()
     assert list(searched(["warmup_ratio"])) == ["warmup_ratio"]
-    assert "num_train_epochs" not in searched(None, HParams.parse({**GIVEN, "max_steps": 10}))
+    assert "num_train_epochs" not in searched(None, {**GIVEN, "max_steps": 10})
+    assert "learning_rate" not in searched(None, {**GIVEN, "learning-rate": "1e-4"})
+    with pytest.raises(HParamsError, match="learning_rate: found it in the search"):
+        searched(["learning_rate"], {**GIVEN, "learning_rate": "1e-4"})
     with pytest.raises(HParamsError, match="found 'seed'; expected some of"):
         searched(["seed"])

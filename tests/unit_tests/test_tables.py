@@ -587,6 +587,16 @@ def test_the_held_out_share_is_stratified(tmp_path: Path) -> None:
     assert Counter(found.train.labels) == {"x": 90, "y": 36, "z": 18, "r": 1}
 
 
+def test_a_text_that_occurs_twice_stays_in_train(tmp_path: Path) -> None:
+    rows = [(f"{'twice' if n < 80 else 'once'} {n // 2 if n < 80 else n}", "xy"[n % 2])
+            for n in range(120)]  # fmt: skip
+    found = split_of(tmp_path / "train.csv", CLASSIF, rows)
+    assert Counter(found.dev.labels) == {"x": 6, "y": 6}
+    assert not set(texts_of(found.train)) & set(texts_of(found.dev))
+    doubled = split_of(tmp_path / "train.csv", CLASSIF, rows[:80])  # there are no others
+    assert len(doubled.dev.labels) == 8
+
+
 def test_a_held_out_share_of_a_number_has_low_and_high_ones(tmp_path: Path) -> None:
     rows = [(f"t{n}", str(n)) for n in range(100)]
     found = split_of(tmp_path / "train.csv", REGRESSION, rows)

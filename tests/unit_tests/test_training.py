@@ -321,7 +321,11 @@ def test_early_stopping_lets_a_run_that_gets_better_finish(
     ("hp", "evaluated", "kept"),
     [
         ({"eval_steps": 3}, [3, 6, 8], ["checkpoint-6", "checkpoint-8"]),
-        ({"eval_steps": 3, "save_steps": 1}, [3, 6, 8], ["checkpoint-7", "checkpoint-8"]),
+        (
+            {"eval_steps": 3, "save_steps": 1},
+            [3, 6, 8],
+            [f"checkpoint-{step}" for step in (6, 7, 8)],
+        ),
         ({"eval_steps": 100, "save_steps": 3}, [8], ["checkpoint-6", "checkpoint-8"]),
         ({"eval_steps": None}, [6, 8], ["checkpoint-6", "checkpoint-8"]),  # an epoch
     ],
@@ -636,6 +640,20 @@ def test_a_setting_that_cannot_be_is_refused_before_training(
     assert says in caught.value.message
     assert "eval_loss" not in capsys.readouterr().out
     assert not (tmp_path / "model").exists()
+
+
+def test_a_batch_that_is_too_large_for_the_device_says_what_to_do(
+    encoder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(loop.Loop, "_step", full)
+    with pytest.raises(
+        ModelError, match=r"a batch of 4 rows .*per_device_train_batch_size"
+    ) as said:
+        run(encoder, data, tmp_path, per_device_train_batch_size=4)
+    assert said.value.code == "model.memory"
 
 
 def test_weights_have_no_meaning_for_a_regression(encoder: Path, tmp_path: Path) -> None:

@@ -103,19 +103,20 @@ def tuner(
 
     Parameters
     ----------
-    search : names of hyperparameters; by default all that have a range
+    search : names of hyperparameters; by default all that have a range and no value
     metric : the dev metric to tune for; by default the one that chooses a run's best checkpoint
     warm_start_from : names of earlier tuning jobs to learn from
     """
-    hp = HParams.parse({name: decoded(v) for name, v in training.hyperparameters().items()})
-    name, direction = objective(hp.task_name, metric)
+    given = {name: decoded(v) for name, v in training.hyperparameters().items()}
+    hp = HParams.parse(given)
+    name, direction = objective(hp.task_name, metric or hp.metric_for_best_model)
     parents = set(warm_start_from)
     if parents:
         more["warm_start_config"] = WarmStartConfig(WarmStartTypes.TRANSFER_LEARNING, parents)
     return HyperparameterTuner(
         training,
         name,
-        plans.parameters(parameter, searched(search, hp)),
+        plans.parameters(parameter, searched(search, given)),
         metric_definitions(hp.task_name),
         objective_type=direction,
         max_jobs=max_jobs,

@@ -119,12 +119,12 @@ def tuner(
 
     Parameters
     ----------
-    search : names of hyperparameters; by default all that have a range
+    search : names of hyperparameters; by default all that have a range and no value
     metric : the dev metric to tune for; by default the one that chooses a run's best checkpoint
     warm_start_from : names of earlier tuning jobs to learn from
     """
     hp = HParams.parse(training.hyperparameters)
-    name, direction = objective(hp.task_name, metric)
+    name, direction = objective(hp.task_name, metric or hp.metric_for_best_model)
     parents = [
         shapes.ParentHyperParameterTuningJob(hyper_parameter_tuning_job_name=parent)
         for parent in warm_start_from
@@ -136,7 +136,7 @@ def tuner(
     return HyperparameterTuner(
         training,
         name,
-        plans.parameters(parameter, searched(search, hp)),
+        plans.parameters(parameter, searched(search, training.hyperparameters)),
         metric_definitions(hp.task_name),
         objective_type=direction,
         max_jobs=max_jobs,

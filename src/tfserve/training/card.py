@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from tfserve.artifact import CARD, Manifest, storing, write_text
+from tfserve.artifact import CARD, REPORT, Manifest, storing, write_text
 from tfserve.evaluation import Evaluation
 from tfserve.tallies import figure
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 CAVEAT = (
     "Dev chose the checkpoint, the temperatures and the thresholds: its figures are somewhat too "
@@ -36,7 +38,7 @@ TEXT = """\
 
 ## Data
 
-| split | rows | fingerprint (sha256 of texts and labels) |
+| split | rows | fingerprint (the first 16 digits of the sha256 of texts, boxes and labels) |
 | --- | --- | --- |
 {data}
 
@@ -64,6 +66,9 @@ print(predictor.predict([{example}]))
 temperatures and thresholds.
 
 Limits: it reads {max_length} tokens at a time; a longer text is {long_text}.
+
+Before this directory is shared: `tfserve.json` holds {golden} texts of dev with their answers, by
+which a server checks itself{report}.
 """
 
 
@@ -78,7 +83,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
     """The whole card."""
     task = next(iter(found.values())).task
     base = str(manifest.hparams.get("model_name", ""))
-    public = base if base.count("/") == 1 and not Path(base).exists() else None
+    public = base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
     pipeline = PIPELINES.get(task.auto_model, "text-classification")
     data = ModelCardData(
         base_model=public,
@@ -115,6 +120,10 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
         example=_example(manifest),
         auto_model=task.auto_model,
         max_length=manifest.max_length,
+        golden=len(manifest.golden),
+        report=f", and `{REPORT}/` shows texts of {' and '.join(found)}"
+        if manifest.hparams.get("report", True)
+        else "",
         long_text="read in overlapping windows"
         if task.per_word or manifest.long_text == "window"
         else "truncated, and the answer says so",
@@ -124,7 +133,8 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
 
 def _labels(manifest: Manifest) -> str:
     counts: dict[str, Any] = manifest.data.get("train", {}).get("labels", {})
-    lines = [f"- `{name}`: {value:,.6g}" for name, value in counts.items()]
+    named = ((f"`{name}`" if name else "(no type)", value) for name, value in counts.items())
+    lines = [f"- {name}: {value:,.6g}" for name, value in named]
     more = len(lines) - MOST_LABELS
     return "\n".join([*lines[:MOST_LABELS], *([f"- … {more} more"] if more > 0 else [])])
 
@@ -135,7 +145,9 @@ def _metric(found: Evaluation, name: str) -> str:
 
 
 def _calibration(found: Mapping[str, Evaluation]) -> str:
-    errors = [f"{one.metrics['ece']:.3f} on {name}" for name, one in found.items() if one.items]
+    errors = [
+        f"{one.metrics['ece']:.3f} on {name}" for name, one in found.items() if "ece" in one.metrics
+    ]
     if not errors:
         return ""
     return f"Expected calibration error of its probabilities: {', '.join(errors)}."

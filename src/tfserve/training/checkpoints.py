@@ -28,7 +28,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from tfserve.artifact import sha256, storing
 
 KEPT = 2
-"""The newest checkpoints that stay: one, and one to fall back to; the best stays besides."""
+"""The newest checkpoints that stay: one, and one to fall back to; what was best then stays too."""
 
 
 @dataclass
@@ -139,9 +139,12 @@ class Checkpoints:
 
     def _prune(self, state: State) -> None:
         """Remove what this run no longer needs; another run's checkpoints are not ours."""
-        ours = [(step, folder) for step, folder in self._found() if self._read(folder)]
-        kept = {step for step, _ in ours[-KEPT:]} | {state.best_step, state.step}
-        for step, folder in ours:
+        read = ((step, folder, self._read(folder)) for step, folder in self._found())
+        ours = [(step, folder, content) for step, folder, content in read if content]
+        kept = {state.best_step, state.step}
+        for step, _, content in ours[-KEPT:]:
+            kept |= {step, content["best_step"]}  # without which one cannot be fallen back to
+        for step, folder, _ in ours:
             if step not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
         for leftover in self.folder.glob(".partial-*"):

@@ -24,7 +24,7 @@ import transformers
 from tfserve.batching import plan_epoch
 from tfserve.encoding import Encoder
 from tfserve.engines.torch import TorchEngine, quiet, tensors
-from tfserve.errors import HParamsError, StoppedError
+from tfserve.errors import HParamsError, ModelError, StoppedError
 from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
 from tfserve.processing import Prepared
@@ -35,7 +35,7 @@ from tfserve.training.checkpoints import Checkpoints, State, Stop
 from tfserve.training.examples import Examples, pooled
 from tfserve.training.logs import Logs, numbers
 from tfserve.training.optimization import (
-    MOST_ROWS,
+    WINDOWS_TOKENS,
     parameter_groups,
     schedule,
     usual_batch,
@@ -90,7 +90,7 @@ class Loop:
 
         self.processes = Processes(hp.precision)
         self.accelerator, self.is_main = self.processes.accelerator, self.processes.is_main
-        self.device, on_cpu = self.processes.device, self.processes.device.type == "cpu"
+        self.device = self.processes.device
 
         transformers.set_seed(hp.seed)
         model = pretrained.model(task, use_bbox=hp.use_bbox, dropout=hp.dropout)
@@ -105,8 +105,10 @@ class Loop:
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
-        self.most, lengths = hp.per_device_train_batch_size or MOST_ROWS, train.lengths
+        lengths = train.lengths
         rows = hp.per_device_train_batch_size or usual_batch(lengths)
+        longest = max(len(window) for window in train.windows)
+        self.most = hp.per_device_train_batch_size or max(rows, WINDOWS_TOKENS // longest)
         self.batch_size = rows * self.processes.world
         batches = len(plan_epoch(lengths, self.batch_size, np.random.default_rng(0)))
         self.steps_per_epoch = math.ceil(batches / hp.gradient_accumulation_steps)
@@ -124,9 +126,7 @@ class Loop:
             )
         self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
         self.schedule = schedule(hp, self.learning_rate, self.total)
-        rows = hp.per_device_eval_batch_size * 128
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
-        engine.budget = min(engine.budget, rows) if on_cpu else rows
         self.predictor = Predictor(task, encoder, engine, pad_id=self.pad_id)
         self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint())
         self.state = State()
@@ -157,6 +157,13 @@ class Loop:
         try:
             with self.stop.listening():
                 self._train(logs)
+        except torch.cuda.OutOfMemoryError:
+            raise ModelError(
+                "model.memory",
+                f"no memory for a batch of {self.batch_size // self.processes.world} rows on "
+                f"{self.device}; expected fewer (per_device_train_batch_size, with as many "
+                "gradient_accumulation_steps), shorter ones (max_length), or a larger device",
+            ) from None
         finally:
             logs.close()
         if self.is_main and self.state.best_step != self.state.step:
@@ -284,7 +291,8 @@ class Loop:
         found: Evaluated | None = None
         if self.is_main:
             with contextlib.suppress(KeyboardInterrupt), self.stop.interruptible():
-                found = self._evaluate()
+                # Of a signal that came during the step.
+                found = None if self.stop.asked else self._evaluate()
         return self.processes.from_main(found)
 
     def _evaluate(self) -> Evaluated:
@@ -364,7 +372,10 @@ class Loop:
         """The same for runs of which one may go on with the other's checkpoint."""
         given = {name: value for name, value in self.hp.as_dict().items() if name != "report"}
         digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
-        digest.update(f"{self.processes.world} {self.total}".encode())
+        groups = self.plain_optimizer.param_groups
+        scales = [(g["scale"], [tuple(p.shape) for p in g["params"]]) for g in groups]
+        chosen = (self.processes.world, self.total, self.batch_size, self.learning_rate, scales)
+        digest.update(repr(chosen).encode())
         for examples in (self.train, self.dev):
             for window in examples.windows:
                 digest.update(window.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import statistics
 from collections import defaultdict
@@ -13,6 +14,8 @@ import transformers
 
 from tfserve.hparams import HParams
 
+log = logging.getLogger("tfserve")
+
 BASE_RATE, BASE_WIDTH, MOST_RATE = 5e-5, 768, 5e-4
 """The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one, in
 proportion to the square of the width (docs/quality.md)."""
@@ -23,6 +26,9 @@ HEAD_RATE, EMBEDDINGS_RATE = 5.0, 0.2
 STEP_TOKENS, LEAST_ROWS, MOST_ROWS = 2048, 4, 16
 """A step is 16 rows of 128 tokens, or fewer of more: what a row costs grows with its length, what a
 step teaches hardly does (docs/quality.md)."""
+
+WINDOWS_TOKENS = 8192
+"""Of the windows of long rows that a device computes at once: what 16 of 512 tokens hold."""
 
 LAYER, ABOVE = re.compile(r"\.(\d+)\."), re.compile("pool|norm", re.IGNORECASE)
 """The number of a layer in the names of its parameters; what stands above all layers."""
@@ -72,6 +78,8 @@ def parameter_groups(
     }
     decay = layer_decay or EMBEDDINGS_RATE ** (1 / (layers + 1))
     if set(range(1, layers + 1)) - set(levels.values()):
+        if layer_decay not in (None, 1.0):
+            log.warning("layer_decay: %s has no layers by number", model.config.model_type)
         decay = 1.0
     groups = defaultdict[tuple[float, float], list[Any]](list)
     for name, parameter in model.named_parameters():
