@@ -114,14 +114,22 @@ def sigmoid_loss(logits: Array, targets: Array) -> Callable[[float], float]:
     return loss
 
 
-def calibration_error(confidence: Array, right: Array) -> float:
-    """The expected calibration error: between confidence and accuracy, over bins of like
-    confidence, 0..1."""
+def calibration_bins(confidence: Array, right: Array) -> tuple[Array, Array, Array]:
+    """Of bins of like confidence that hold anything: how much, the mean confidence, and the share
+    that is right."""
     bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sure = np.bincount(bins, confidence, minlength=BINS)
     hits = np.bincount(bins, np.asarray(right, np.float64), minlength=BINS)
-    return float(np.abs(sure - hits).sum() / max(1, counts.sum()))
+    held = counts > 0
+    return counts[held], sure[held] / counts[held], hits[held] / counts[held]
+
+
+def calibration_error(confidence: Array, right: Array) -> float:
+    """The expected calibration error: between confidence and accuracy, over bins of like
+    confidence, 0..1."""
+    counts, sure, hits = calibration_bins(confidence, right)
+    return float(np.average(np.abs(sure - hits), weights=counts)) if len(counts) else 0.0
 
 
 def top_error(probabilities: Array, targets: Array) -> float:

@@ -18,8 +18,9 @@ from tfserve.tables import Table
 
 PERCENTILES = (50, 90, 95, 99, 100)
 MAX_LABELS_SHOWN, MAX_LABEL = 30, 60
-MANY = 10
-"""More labels than so that occur once, and more than half of all, look like another task's."""
+MANY, IMBALANCED = 10, 10
+"""More labels than so that occur once, and more than half of all, look like another task's; how
+many times as common as another a label is told."""
 
 
 @dataclass
@@ -195,7 +196,10 @@ def render(report: Report) -> str:
         if split.tokens is not None and split.over_capacity is not None:
             over = f"{split.over_capacity:.1%} of rows over the model's {report.capacity}"
             lines.append(f"  tokens  {_row(split.tokens)}   {over}")
-        lines.append(f"  labels  {shown(split.labels)}")
+        lines.append(f"  labels  {shown(_ranked(split.labels))}")
+        counts = [count for count in split.labels.values() if isinstance(count, int)]
+        if len(counts) > 1 and (ratio := max(counts) / max(1, min(counts))) >= IMBALANCED:
+            lines.append(f"  note    {ratio:,.0f} : 1 from the commonest label to the rarest")
         notes = [
             (split.duplicates, "repeat an earlier row's text"),
             (split.conflicts, "of these with other labels"),
@@ -215,6 +219,13 @@ def render(report: Report) -> str:
     count = len(report.problems)
     lines.append("no problems" if report.ok else f"{count:,} problem{'s' * (count != 1)}")
     return "\n".join(lines)
+
+
+def _ranked(labels: Mapping[str, float]) -> dict[str, float]:
+    """Counts of labels, the commonest first; statistics of a target as they are."""
+    if any(isinstance(count, float) for count in labels.values()):
+        return dict(labels)
+    return dict(sorted(labels.items(), key=lambda label: -label[1]))
 
 
 def shown(labels: Sequence[str] | Mapping[str, float]) -> str:

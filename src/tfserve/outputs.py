@@ -36,7 +36,8 @@ class Output:
         """How many answers an interrupted output holds; None where it is complete.
 
         ``records`` counts what was asked, None where that is not known. Raises StorageError for an
-        output of another command.
+        interrupted output of another command, or a whole one of another length: what a whole one
+        answers is not kept beside it.
         """
         if self.partial.exists():
             if self._noted() != self.asked:

@@ -41,7 +41,7 @@ class Labels:
     Parameters
     ----------
     gold, given : the units of each row
-    space : labels that count in an average whether they occur or not
+    space : labels that count in an average though they occur in no row
     words : ``(rows, 2)``: words that are right, and words, where there is a tag for each
     """
 
@@ -85,6 +85,12 @@ class Labels:
         # No label where there is none is right.
         return np.array([2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0 for a, b in pairs])
 
+    @cached_property
+    def _occurring(self) -> float:
+        """The share of the labels in an average that occur in some row; the others' F1 is 0."""
+        _, given, gold = self._counts(None)
+        return float(np.mean(given + gold > 0)) if self.labels else 0.0
+
     def _counts(self, weights: Array | None) -> list[Array]:
         """Hits, given and gold units of each label."""
         size = len(self.labels)
@@ -96,7 +102,8 @@ class Labels:
     def scores(self, weights: Array | None = None) -> dict[str, float]:
         hits, given, gold = self._counts(weights)
         f1 = _share(2 * hits, given + gold)
-        count = len(f1) if self.space else int((given + gold > 0).sum())
+        # What a label that these rows happen to lack would add is what the others do.
+        macro = float(_share(f1.sum(), (given + gold > 0).sum())) * self._occurring
         micro = float(_share(2 * hits.sum(), given.sum() + gold.sum()))
         exact = float(np.average(self.right, weights=weights))
         found = {
@@ -106,7 +113,7 @@ class Labels:
             "recall": float(_share(hits.sum(), gold.sum())),
             "f1": micro,
             "f1_micro": micro,
-            "f1_macro": float(_share(f1.sum(), count)),
+            "f1_macro": macro,
             "f1_weighted": float(_share(f1 @ gold, gold.sum())),
             "f1_samples": float(np.average(self._row_f1, weights=weights)),
         }

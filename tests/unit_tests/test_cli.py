@@ -404,13 +404,18 @@ def test_two_models_are_compared(tfserve_: Command, tmp_path: Path) -> None:
 
 
 def test_explore_writes_a_page_and_says_what_matters(tfserve_: Command, tmp_path: Path) -> None:
-    data, page = ready.ready("classif").data, tmp_path / "page.html"
+    data, page = tmp_path / "data", tmp_path / "page.html"
+    text = "please send the twelve crates of lemons before friday"
+    rows = [(text, "a"), (f"{text}!", "a"), *[(f"no {i} of quite others", "b") for i in range(30)]]
+    tiny.table(data / "train.csv", rows, ("text", "labels"))
+    tiny.table(data / "dev.csv", [(text, "a"), ("something else", "b")], ("text", "labels"))
     status, out, err = tfserve_("explore", data, "--task_name", "classif", "--output", page)
     assert (status, err) == (0, "")
-    assert "train: 24 rows in " in out and out.endswith(f"page: {page}\n")
-    assert re.search(
-        r"^\d+ rows of dev and test nearly repeat one of an earlier split$", out, re.MULTILINE
-    )
+    assert "train: 32 rows in " in out and out.endswith(f"page: {page}\n")
+    assert "labels  b 30, a 2\n  note    15 : 1 from the commonest label to the rarest" in out
+    assert "\n1 rows of dev and test nearly repeat one of an earlier split\n" in out
+    repeated = re.search(r"^(\d+) rows nearly repeat one of their own split$", out, re.MULTILINE)
+    assert repeated is not None and int(repeated[1]) >= 1
     assert "What is in data?" in page.read_text("utf-8")
 
 
@@ -680,7 +685,7 @@ def test_evaluate_says_which_labels_the_model_does_not_know(
     status, out, err = tfserve_("evaluate", model, tmp_path / "other.csv")
     assert status == 0
     assert json.loads(out)["accuracy"] <= 0.5
-    assert "does not know the labels Fragen: " in err
+    assert f"note: {model}: The model does not know 1 of the labels (Fragen): " in err
 
 
 def test_a_prediction_that_is_interrupted_keeps_its_whole_lines_and_is_gone_on_with(

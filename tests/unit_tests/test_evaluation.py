@@ -14,6 +14,7 @@ from tfserve import tables, tasks
 from tfserve.evaluation import evaluate
 from tfserve.evaluation.bootstrap import differences, intervals
 from tfserve.evaluation.items import Collector
+from tfserve.evaluation.notes import notes
 from tfserve.evaluation.spans import slips
 from tfserve.tallies import Labels, Numbers
 
@@ -70,6 +71,49 @@ def test_models_that_know_different_labels_are_compared_over_all_of_them() -> No
     one, other = (Labels(gold, gold, space=tuple(space)) for space in ("abc", "ab"))
     found = differences(one, other, ["f1_macro"])["f1_macro"]
     assert found.one == found.other == pytest.approx(2 / 3) and found.p == 1
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.8])
+def test_an_interval_holds_its_metric_where_labels_are_rare(kept: float) -> None:
+    rng = np.random.default_rng(0)
+    gold = [{(f"{i % 40:02d}",)} if i < 60 else set() for i in range(200)]
+    given = [row if rng.random() < kept else set() for row in gold]
+    several = Labels(gold, given, space=tuple(f"{i:02d}" for i in range(41)))
+    metric = several.scores()["f1_macro"]
+    low, high = intervals(several, ["f1_macro"])["f1_macro"]
+    assert low <= metric <= high and metric < 1  # the last label occurs nowhere, and counts
+    assert high - low > 0.05 or kept == 1
+
+
+def test_a_difference_does_not_depend_on_the_unit_of_the_target() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=60)
+    near = gold + rng.normal(0, 0.1, 60)
+    for differing, expected in ((1, 1.0), (5, 2 / 32)):
+        far = near + 0.5 * np.sign(near - gold) * (np.arange(60) < differing)
+        for unit in (1.0, 3e4):
+            pair = Numbers(unit * gold, unit * near), Numbers(unit * gold, unit * far)
+            found = differences(*pair, ["mse", "rmse"])
+            assert all(d.p == pytest.approx(expected, abs=0.03) for d in found.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "says"),
+    [
+        ("classif", [("great coffee", "delivery")] * 3, "Every row has the label delivery"),
+        ("classif", [("great coffee", "x" * 99)] * 3, "does not know 1 of the labels (xxx"),
+        ("regression", [("great", "3.5"), ("poor", "3.5")], "Every row has the target 3.500"),
+    ],
+)
+def test_a_file_that_tells_little_is_told_so(
+    task: str, rows: list[Any], says: str, loaded: Loaded, tmp_path: Path
+) -> None:
+    predictor = loaded(task)
+    file = tiny.table(tmp_path / "t.csv", rows, ("text", "labels"))
+    found = evaluate(predictor, tables.read_table(file, type(predictor.task)))
+    assert says in " ".join(notes(found))
+    assert ("ece" in found.metrics) == ("Every row has the label" in says)
+    assert all(len(note) < 300 for note in notes(found))
 
 
 def test_scores_are_taken_out_of_answers() -> None:

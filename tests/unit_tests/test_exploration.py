@@ -73,6 +73,8 @@ def test_leaks_and_conflicts_are_told_apart(tmp_path: Path, pretrained: Pretrain
     assert [found.row(pair.other).line for pair in found.leaks("dev")] == [2]
     assert [found.row(pair.other).line for pair in found.conflicting()] == [4]
     assert found.leaks("train") == []
+    assert [found.row(pair.other).line for pair in found.repeats("train")] == [4]
+    assert found.repeats("dev") == []
     assert found.unit == "tokens" and found.lengths["train"].shape == (3,)
     assert found.check.capacity == tiny.POSITIONS
     assert explore(tmp_path, "classif").lengths["train"].tolist() == [14, 5, 5]
@@ -148,8 +150,37 @@ def test_boxes_are_mapped_and_their_order_is_looked_at(tmp_path: Path) -> None:
     write(tmp_path, "train", [row, back], "text", "bbox", "labels")
     table = tables.read_table(tmp_path / "train.csv", tasks.get("classif"), use_bbox=True)
     assert contents.out_of_order(table).tolist() == [0.0, 0.5]
+    assert contents.alike(table) == []
     density = contents.box_density(table)
     assert density.sum() == 6 and np.argwhere(density > 0).tolist() == [[0, 2], [0, 27], [45, 2]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "back"),
+    [
+        ("100 100 190 100 200 100 290 100 300 100 390 100", 0.0),  # of no height
+        ("0 0 0 0 0 0 0 0 0 0 0 0", 0.0),
+        ("400 10 450 30 300 10 350 30 200 10 250 30", 1.0),  # from right to left
+        ("400 10 450 30 500 12 550 32 0 40 50 60", 0.0),
+        ("0 40 50 60 400 10 450 30 500 12 550 32", 0.5),
+    ],
+)
+def test_words_that_are_not_read_after_the_word_before(
+    boxes: str, back: float, tmp_path: Path
+) -> None:
+    usual = "0 10 50 30 60 10 90 30 100 10 150 30"
+    rows = [("one two three", boxes, "a"), *[("one two three", usual, "b")] * 3]
+    write(tmp_path, "train", rows, "text", "bbox", "labels")
+    table = tables.read_table(tmp_path / "train.csv", tasks.get("classif"), use_bbox=True)
+    assert contents.out_of_order(table).tolist() == [back, 0.0, 0.0, 0.0]
+    assert contents.alike(table) == ([0] if boxes.startswith("0 0 0 0") else [])
+
+
+def test_text_from_right_to_left_is_in_order_too(tmp_path: Path) -> None:
+    write(tmp_path, "train", [("one two three", "400 10 450 30 300 10 350 30 200 10 250 30", "a")],
+          "text", "bbox", "labels")  # fmt: skip
+    table = tables.read_table(tmp_path / "train.csv", tasks.get("classif"), use_bbox=True)
+    assert contents.out_of_order(table).tolist() == [0.0]
 
 
 def test_problems_are_kept_and_what_can_be_read_is_looked_at(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from tfserve.evaluation.bootstrap import differences, intervals
 from tfserve.evaluation.items import Collector
 from tfserve.exploration import explore
 from tfserve.records import Record
-from tfserve.report import comparison, evaluation, exploration
-from tfserve.report.page import Grid, Page, shown
+from tfserve.report import comparison, evaluation, exploration, figures
+from tfserve.report.page import Grid, Page, Plot, shown
 from tfserve.tables import Row, Table
 from tfserve.tallies import Labels, figure
+from tfserve.training import card as cards
 
 VOID = {"meta", "link", "br", "path", "use", "image", "rect"}
 
@@ -239,7 +240,7 @@ def test_thresholds_of_two_labels_are_a_table() -> None:
     scores, truth = found.items.probabilities[:, 1], found.items.truth[:, 1]
     for threshold, mark, given, precision, recall in grid.rows:
         assert given == (scores >= threshold).sum()
-        assert precision == pytest.approx(truth[scores >= threshold].mean() if given else 0.0)
+        assert precision == (pytest.approx(truth[scores >= threshold].mean()) if given else None)
         assert recall == pytest.approx((scores[truth] >= threshold).mean())
         assert bool(mark) == (threshold == 0.42)
     values = [figure(v) for v in (0.0, 0.91249, 0.00012345, 12345678.9, -999.9)]
@@ -275,6 +276,116 @@ def test_a_table_of_one_class_has_no_empty_plot() -> None:
 def test_a_page_of_many_rows_stays_small() -> None:
     html = evaluation.page(made_up(150, 20_000), title="t").html()
     assert 100_000 < len(html) < 5_000_000
+
+
+@pytest.mark.parametrize("surest", [0.5, 1.0])
+def test_abstaining_at_what_the_table_says_answers_as_many_as_it_says(surest: float) -> None:
+    found = made_up(3, 200)
+    answers = [{**a, "proba": min(a["proba"], surest)} for a in found.answers]  # most are alike
+    page = evaluation.page(replace(found, answers=answers), title="t")
+    [section] = [s for s in page.sections if s.title == "Abstaining"]
+    [grid, _] = section.parts
+    assert isinstance(grid, Grid)
+    given = np.array([answer["proba"] for answer in answers])
+    right = np.array([a["pred"] == r.label for a, r in zip(answers, found.table.rows, strict=True)])
+    for share, abstain, accuracy in grid.rows:
+        answered = given >= float(abstain)
+        assert share == f"{answered.mean():.1%}"
+        assert accuracy == pytest.approx(right[answered].mean())
+    assert (len(grid.rows) == 1) == (surest == 0.5)
+
+
+def test_the_surest_error_of_a_row_is_of_a_label_that_is_wrong(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    predictor = loaded("multilabel-classif")
+    table = tables.read_table(
+        tiny.data(tmp_path, "multilabel-classif") / "train.csv", type(predictor.task)
+    )
+    found = evaluate(predictor, table)
+    assert found.items is not None and isinstance(found.tally, Labels)
+    # Of the first row the first label is right by a low threshold, and the second is wrong.
+    names, probabilities = found.items.labels, found.items.probabilities.copy()
+    truth, gold, given = found.items.truth.copy(), list(found.tally.gold), list(found.tally.given)
+    gold[0], given[0], truth[0] = {(names[0],)}, {(names[0],), (names[1],)}, False
+    truth[0, 0], probabilities[0] = True, 0.1
+    probabilities[0, :2] = 0.3, 0.6
+    made = replace(
+        found, items=replace(found.items, probabilities=probabilities, truth=truth),
+        tally=replace(found.tally, gold=gold, given=given),
+    )  # fmt: skip
+    [section] = [s for s in evaluation.page(made, title="t").sections if s.title == "Errors"]
+    [grid] = section.parts
+    assert isinstance(grid, Grid)
+    [sureness] = [row[0] for row in grid.rows if row[3] == table.rows[0].line]
+    assert sureness == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("values", "widths"),
+    [
+        (np.arange(5, 76), {2.0}),
+        (np.arange(1, 30), {1.0}),
+        (np.array([3.0, 3.0]), {1.0}),
+        (np.array([1.2 - 1.5, 3.2 - 3.5]), {1.0}),
+    ],
+)
+def test_bins_of_whole_numbers_hold_as_many_numbers_each(values: Any, widths: set[float]) -> None:
+    edges = figures._edges(values.astype(float))
+    assert set(np.diff(edges)) == widths
+    assert edges[0] < values.min() and edges[-1] > values.max()
+    figures.histogram({"x": values}, "x")
+    figures.density(values, values, "x", "y")
+
+
+def test_bins_of_lengths_grow_with_the_lengths() -> None:
+    edges = figures._ratios(np.array([3.0, 9_000.0]))
+    widths = np.diff(edges)
+    assert (np.diff(widths) >= 0).all() and widths[0] == 1 and edges[-1] > 9_000
+    assert (edges % 1 == 0.5).all() and len(edges) < 100
+
+
+def test_names_alike_are_all_drawn_and_named() -> None:
+    found = made_up(3, 300, name="_a name that is longer than fits {}")
+    html = evaluation.page(found, title="t").html()
+    [section] = [s for s in evaluation.page(found, title="t").sections if s.title == "Thresholds"]
+    [plot] = section.parts
+    assert isinstance(plot, Plot)
+    assert plot.svg.count("_a name that is longer than") == 6 and "all labels (" in html
+
+
+def test_long_words_and_spans_and_many_labels_leave_pages_small(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    predictor = loaded("ner")
+    word, many = "x" * 100_000, 3000
+    rows = [
+        (f"{word} is here", "B-PER O O"),
+        ("one " * many, " ".join(["B-PER", *["I-PER"] * (many - 1)])),
+    ]
+    tiny.table(tmp_path / "ner.csv", rows, ("text", "labels"))
+    found = evaluate(predictor, tables.read_table(tmp_path / "ner.csv", type(predictor.task)))
+    assert len(evaluation.page(found, title="t").html()) < 200_000
+    texts = [(f"text number {i} of many", f"{i} {'label ' * 10}") for i in range(5000)]
+    tiny.table(tmp_path / "labels" / "train.csv", texts, ("text", "labels"))
+    page = exploration.page(explore(tmp_path / "labels", "classif"), title="t")
+    assert "The 1,000 commonest of 5,000." in read(page) and len(page.html()) < 1_000_000
+
+
+def test_two_models_that_differ_in_a_border_are_told_apart(loaded: Loaded, tmp_path: Path) -> None:
+    predictor = loaded("ner")
+    tiny.table(tmp_path / "t.csv", [("Ann Lee went home", "B-PER I-PER O O")], ("text", "labels"))
+    table = tables.read_table(tmp_path / "t.csv", type(predictor.task))
+    one = evaluate(predictor, table)
+
+    def saying(*tags: str) -> Evaluation:
+        answers = [{**one.answers[0], "pred": list(tags)}]
+        return replace(one, answers=answers, tally=one.task.tally(table.labels, answers))
+
+    right, wrong = saying("B-PER", "I-PER", "O", "O"), saying("B-PER", "O", "O", "O")
+    apart = differences(right.tally, wrong.tally, right.task.metric_names)
+    text = read(comparison.page(right, wrong, ("new", "old"), apart))
+    assert "2 PER: Ann Lee PER: Ann Ann Lee went home" in text
 
 
 def test_two_models_are_set_side_by_side() -> None:
@@ -338,3 +449,14 @@ def test_a_card_is_in_the_hub_s_format(trained: Any) -> None:
     assert card.data.pipeline_tag == "token-classification"
     assert {result.metric_type for result in card.data.eval_results} >= {"f1", "word_accuracy"}
     assert "tfserve" in card.data.tags and "base_model" not in card.data.to_dict()
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "answerdotai/ModernBERT-base"])
+def test_a_card_names_a_public_encoder(name: str, trained: Any) -> None:
+    predictor = tfserve.load(trained("classif"))
+    manifest = predictor.artifact.manifest
+    table = Table("dev.csv", (Row(Record("a text"), predictor.task.labels[0], 2),))
+    found = {"dev": evaluate(predictor, table)}
+    public = replace(manifest, hparams={**manifest.hparams, "model_name": name})
+    head = cards.text(public, found).split("---")[1]
+    assert f"base_model: {name}" in head

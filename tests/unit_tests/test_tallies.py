@@ -37,13 +37,11 @@ def test_rows_with_one_label_count_as_often_as_they_weigh(rows: list[tuple[str, 
         assert scores[f"f1_{average}"] == pytest.approx(expected), average
 
 
-@given(st.lists(st.tuples(SETS, SETS, COUNTS), min_size=1, max_size=30))
+@given(st.lists(st.tuples(SETS, SETS, st.integers(1, 3)), min_size=1, max_size=30))
 def test_rows_with_several_labels_count_as_often_as_they_weigh(
     rows: list[tuple[set[str], set[str], int]],
 ) -> None:
     gold, given_, counts = (list(column) for column in zip(*rows, strict=True))
-    if not sum(counts):
-        return
     units = ([{(label,) for label in row} for row in side] for side in (gold, given_))
     scores = Labels(*units, space=("a", "b", "c", "d")).scores(np.array(counts, float))
     truth, guess = (

@@ -2,7 +2,8 @@
 
 ``evaluate`` asks and scores; ``bootstrap`` says how far a metric can be trusted and whether two
 models differ, ``items`` holds the probability of every choice, ``spans`` says what is wrong with
-entities. ``tfserve.report`` shows all of it.
+entities, ``notes`` what is to be known before figures are believed. ``tfserve.report`` shows all of
+it.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def evaluate(
     tally = task.tally(table.labels, answers)
     items = collector.items(table.labels)
     metrics = task.measured(tally)
-    if items is not None:
-        metrics["ece"] = items.calibration_error
+    if items is not None and (error := items.calibration_error) is not None:
+        metrics["ece"] = error
     return Evaluation(
         task=task,
         table=table,

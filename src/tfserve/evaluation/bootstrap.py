@@ -67,7 +67,8 @@ def differences(one: Tally, other: Tally, names: Sequence[str]) -> dict[str, Dif
     differing = {}
     for name in names:
         gap = abs(scores[0][name] - scores[1][name])
-        as_large = sum(abs(a[name] - b[name]) >= gap - 1e-12 for a, b in exchanged)
+        least = gap - 1e-9 * max(abs(scores[0][name]), abs(scores[1][name]))  # sums are rounded
+        as_large = sum(abs(a[name] - b[name]) >= least for a, b in exchanged)
         differing[name] = Difference(
             scores[0][name],
             scores[1][name],

@@ -45,9 +45,9 @@ class Items:
         return np.take_along_axis(self.truth, self.probabilities.argmax(-1)[:, None], -1)[:, 0]
 
     @property
-    def calibration_error(self) -> float:
-        """The expected one, 0..1."""
-        return calibration_error(self.confidence, self.right)
+    def calibration_error(self) -> float | None:
+        """The expected one, 0..1; None of no items."""
+        return calibration_error(self.confidence, self.right) if len(self.truth) else None
 
 
 class Collector:

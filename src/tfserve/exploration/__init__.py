@@ -58,6 +58,10 @@ class Exploration:
         """Rows of a split that have a twin in an earlier one, each with the most similar one."""
         return _one_a_row(t for t in self.twins if t.other[0] == split != t.one[0])
 
+    def repeats(self, split: str) -> list[Twins]:
+        """Rows of a split that have a twin before them in it, each with the most similar one."""
+        return _one_a_row(t for t in self.twins if t.other[0] == split == t.one[0])
+
 
 def _one_a_row(pairs: Iterable[Twins]) -> list[Twins]:
     found: dict[Place, Twins] = {}

@@ -110,14 +110,28 @@ def box_density(table: Table) -> Array:
 
 
 def out_of_order(table: Table) -> Array:
-    """The share of each row's words whose box ends above where that of the word before begins: the
-    text goes back up the page."""
-    shares = []
-    for row in table.rows:
-        boxes: Any = row.record.bbox
-        back = boxes[1:, 3] <= boxes[:-1, 1]
-        shares.append(float(back.mean()) if len(back) else 0.0)
-    return np.array(shares)
+    """The share of each row's words that are not read after the word before: their box ends above
+    where that one begins, or beside it on the side that most lines of the table begin from."""
+    steps = [_steps(np.asarray(row.record.bbox, np.float64)) for row in table.rows]
+    rightwards = sum(int(right.sum()) - int(left.sum()) for _, left, right in steps) >= 0
+    back = [up | (left if rightwards else right) for up, left, right in steps]
+    return np.array([float(some.mean()) if len(some) else 0.0 for some in back])
+
+
+def _steps(boxes: Array) -> tuple[Array, Array, Array]:
+    """Whether a word stands above the one before; on its line at the left of it; at the right."""
+    one, other = boxes[:-1], boxes[1:]
+    up = (other[:, 3] <= one[:, 1]) & (other[:, 1] < one[:, 1])
+    shared = np.minimum(one[:, 3], other[:, 3]) - np.maximum(one[:, 1], other[:, 1])
+    line = shared > 0.5 * np.minimum(one[:, 3] - one[:, 1], other[:, 3] - other[:, 1])
+    return up, line & (other[:, 2] <= one[:, 0]), line & (other[:, 0] >= one[:, 2])
+
+
+def alike(table: Table) -> list[int]:
+    """Rows of several words whose boxes are all the same: that there is nothing to be learned from
+    them is mostly an accident."""
+    rows = ((i, np.asarray(row.record.bbox)) for i, row in enumerate(table.rows))
+    return [i for i, boxes in rows if len(boxes) > 1 and (boxes == boxes[0]).all()]
 
 
 def _centres(boxes: Any) -> Array:

@@ -8,10 +8,12 @@ import numpy as np
 
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference
+from tfserve.exploration import contents
 from tfserve.report import figures
 from tfserve.report.mistakes import names_of
 from tfserve.report.page import Grid, Page, Part, Plot, Section
-from tfserve.tallies import Array, Labels, Numbers
+from tfserve.tables import Row
+from tfserve.tallies import Array, Labels, Numbers, figure
 
 MOST, MANY = 50, 25
 
@@ -24,7 +26,7 @@ def page(
 ) -> Page:
     """``names`` are those of the models, ``differing`` what sets their metrics apart."""
     rows = [
-        (metric, d.one, d.other, d.one - d.other, f"{d.interval[0]:+.3f} to {d.interval[1]:+.3f}",
+        (metric, d.one, d.other, d.one - d.other, " to ".join(map(figure, d.interval)),
          d.p, "yes" if d.significant else "no")
         for metric, d in differing.items()
     ]  # fmt: skip
@@ -98,5 +100,8 @@ def _better(one: Evaluation, other: Evaluation) -> Array:
 def _said(found: Evaluation, row: int) -> str:
     if isinstance(found.tally, Numbers):
         return f"{found.tally.given[row]:.4g} for {found.tally.gold[row]:.4g}"
+    if found.task.per_word:
+        answered = Row(found.table.rows[row].record, found.answers[row]["pred"], 0)
+        return "; ".join(f"{kind}: {text}" for kind, text in contents.marked(answered)) or "(none)"
     assert isinstance(found.tally, Labels)
     return names_of(found.tally.given[row])

@@ -47,6 +47,7 @@ def sections(tally: Labels) -> list[Section]:
                 svg,
                 "Share of each label's rows (down) that were given another label (across), in "
                 "blue; right answers in grey. Labels that are confused stand side by side.",
+                wide=True,
             )
         )
     if wrong:

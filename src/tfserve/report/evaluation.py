@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from tfserve.calibration import NEVER, never_given
+from tfserve.calibration import NEVER
 from tfserve.evaluation import Evaluation
+from tfserve.evaluation.notes import notes as told
 from tfserve.report import confusion, figures, mistakes, probabilities
 from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section, shown
-from tfserve.tallies import Array, Labels, Numbers
+from tfserve.tallies import Labels, Numbers
 
 MANY = 25
 """More labels than so are a table, not a picture."""
@@ -48,30 +49,7 @@ def page(
     if len(history) > 1:
         sections.append(_history(history, found.task.metric))
     subtitle = f"{found.task.name} · {found.table.name} · {len(found.answers):,} rows"
-    return Page(title, subtitle, sections, [*notes, *_notes(found)])
-
-
-def _notes(found: Evaluation) -> Iterator[str]:
-    if unknown := found.task.unknown(found.table.labels):
-        names = ", ".join(unknown[:10])
-        yield f"The model does not know {len(unknown)} of the labels ({names}): errors all."
-    if never := ", ".join(sorted(never_given(found.task))[:10]):
-        yield (
-            f"No threshold reached on dev what threshold_for asks of {never}: never given. A lower "
-            "aim, or more rows of it on dev, would give it one."
-        )
-    if isinstance(found.tally, Labels) and found.tally.right.all():
-        rows = len(found.answers)
-        yield (
-            f"Every row is right, which {rows:,} rows say of all texts only with a margin: up to "
-            f"{min(1.0, 3 / rows):.1%} may be wrong (rule of three)."
-        )
-    cut = sum(answer.get("truncated") is True for answer in found.answers)
-    if cut:
-        yield (
-            f"{cut:,} rows ({cut / len(found.answers):.1%}) are longer than the model sees "
-            f"({found.capacity} tokens) and were truncated: long_text=window reads them whole."
-        )
+    return Page(title, subtitle, sections, [*notes, *told(found)])
 
 
 def _summary(found: Evaluation) -> Section:
@@ -133,7 +111,8 @@ def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
         parts.append(Grid(["tokens", "rows", metric], rows, "By length, in the model's tokens."))
     by_label = found.metrics.get("per_label", {})
     known = sorted(
-        (label for label in by_label if frequencies.get(label)), key=frequencies.__getitem__
+        (label for label, of_it in by_label.items() if of_it["support"] and frequencies.get(label)),
+        key=frequencies.__getitem__,
     )
     if len(known) > 2:
         rows = []
@@ -163,14 +142,14 @@ def _by_length(found: Evaluation, metric: str) -> list[tuple[str, int, float]]:
 
 
 def _history(history: Sequence[Mapping[str, float]], metric: str) -> Section:
-    def points(name: str) -> tuple[Array, Array]:
+    def points(split: str, name: str) -> figures.Line:
         pairs = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-        return np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
+        return split, np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
 
-    losses = {"train": points("loss"), "dev": points("eval_loss")}
+    losses = [points("train", "loss"), points("dev", "eval_loss")]
     panels = [
         ("loss", "epoch", "loss", losses),
-        (metric, "epoch", metric, {"dev": points(f"eval_{metric}")}),
+        (metric, "epoch", metric, [points("dev", f"eval_{metric}")]),
     ]
     text = "Where dev's loss rises while train's falls, the model learns train by heart."
     plot = Plot(figures.lines(panels), "Loss on train and dev, and the metric on dev, by epoch.")

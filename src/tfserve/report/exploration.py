@@ -13,9 +13,9 @@ from tfserve.report import figures
 from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
 from tfserve.tables import Row
 
-MANY, MOST_LABELS, MOST_ROWS = 25, 150, 50
+MANY, MOST_LABELS, MOST_LISTED, MOST_ROWS = 25, 150, 1000, 50
 OUT_OF_ORDER = 0.1
-"""A row of whose words more than this share go back up the page is to be looked at."""
+"""A row of whose words more than this share go back is to be looked at."""
 
 LEADING = 1 / 100
 """A label that has less than this share of the commonest one's rows is rare."""
@@ -48,14 +48,15 @@ def page(found: Exploration, *, title: str) -> Page:
 
 def _summary(found: Exploration, *, numeric: bool) -> Section:
     header = ["split", "rows", f"median {found.unit}", f"longest {found.unit}", "same text twice",
-              "of these labelled otherwise", "text also in train", "nearly one of an earlier split",
-              "labels that train lacks"]  # fmt: skip
+              "of these labelled otherwise", "nearly the same twice", "text also in train",
+              "nearly one of an earlier split", "labels that train lacks"]  # fmt: skip
     rows = []
     for name, split in found.check.splits.items():
         lengths = found.lengths[name]
         rows.append([
             name, split.rows, int(np.median(lengths)), int(lengths.max()), split.duplicates,
-            split.conflicts, split.also_in_train, len(found.leaks(name)), len(split.unseen_labels),
+            split.conflicts, len(found.repeats(name)), split.also_in_train,
+            len(found.leaks(name)), len(split.unseen_labels),
         ])  # fmt: skip
     cards = []
     train = found.check.splits.get("train")
@@ -99,7 +100,8 @@ def _labels(found: Exploration) -> Section:
     more = "" if len(names) <= MANY else f" The {MANY} commonest of {len(names):,}."
     parts.append(Plot(svg, "How common each label is, by split." + more))
     header = ["label", *splits, f"share of {first}"]
-    parts.append(Grid(header, rows, tall=len(rows) > MANY))
+    told = f"The {MOST_LISTED:,} commonest of {len(rows):,}." if len(rows) > MOST_LISTED else ""
+    parts.append(Grid(header, rows[:MOST_LISTED], told, tall=len(rows) > MANY))
     text = "Splits of one source have like shares; a label that is rare in train is learned badly."
     return Section("Labels", text, parts)
 
@@ -136,7 +138,7 @@ def _together(found: Exploration) -> list[Section]:
     shares = contents.together(labels, names)
     svg = figures.heat(shares, names, names, "have this label too", "of rows with this label")
     caption = "Share of a label's rows (down) that have another label too (across)."
-    parts: list[Part] = [Grid(["labels of a row", "rows"], spread), Plot(svg, caption)]
+    parts: list[Part] = [Grid(["labels of a row", "rows"], spread), Plot(svg, caption, wide=True)]
     return [Section("Labels together", "Which labels come with which.", parts)]
 
 
@@ -167,29 +169,35 @@ def _boxes(found: Exploration) -> Section:
         back = contents.out_of_order(table)
         worst = int(back.argmax())
         rows.append((name, float(back.mean()), float(back[worst]), table.rows[worst].line))
-    header = ["split", "words that go back up", "in the worst row", "its line"]
+    header = ["split", "words that go back", "in the worst row", "its line"]
     text = (
-        "Words are read in the order of the table. Where many stand above the word before, the "
-        "order is not that of reading: columns that are mixed up, or boxes that are not sorted."
+        "Words are read in the order of the table. Where many stand above the word before, or on "
+        "the wrong side of it, the order is not that of reading: columns that are mixed up, or "
+        "boxes that are not sorted."
     )
     return Section("Boxes", text, [*parts, Grid(header, rows)])
 
 
 def _twins(found: Exploration) -> list[Section]:
-    conflicting = found.conflicting()
-    leaks = [pair for name in found.tables for pair in found.leaks(name)]
-    sections = []
-    for title, text, pairs in (
+    told = (
         ("Labelled twice", "Nearly the same text, other labels: one of them is wrong, or the "
-         "question cannot be answered from the text.", conflicting),
-        ("Seen before", "Rows of dev and test that train, or dev, nearly holds.", leaks),
-    ):  # fmt: skip
-        if pairs:
-            header = ["similarity", "split", "line", "label", "text", "split", "line", "label",
-                      "text"]  # fmt: skip
+         "question cannot be answered from the text.", [found.conflicting()]),
+        ("Seen before", "Rows of dev and test that train, or dev, nearly holds.",
+         [found.leaks(name) for name in found.tables]),
+        ("Repeated", "Nearly the same text twice in a split. Where train has such rows and there "
+         "is no dev, a part of train that is held out for it is easier than new texts.",
+         [found.repeats(name) for name in found.tables]),
+    )  # fmt: skip
+    header = ["similarity", "split", "line", "label", "text", "split", "line", "label", "text"]
+    sections = []
+    for title, text, lists in told:
+        parts = []
+        for pairs in filter(None, lists):
             rows = [_pair(found, pair) for pair in pairs[:MOST_ROWS]]
-            more = f" The first {MOST_ROWS} of {len(pairs):,}." if len(pairs) > MOST_ROWS else ""
-            sections.append(Section(title, text + more, [Grid(header, rows, tall=True)]))
+            more = f"The first {MOST_ROWS} of {len(pairs):,}." if len(pairs) > MOST_ROWS else ""
+            parts.append(Grid(header, rows, more, tall=True))
+        if parts:
+            sections.append(Section(title, text, parts))
     return sections
 
 
@@ -232,6 +240,7 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
     if table.rows[0].record.bbox is not None:
         back = contents.out_of_order(table)
         add("not in reading order", [i for i in np.argsort(-back) if back[i] > OUT_OF_ORDER])
+        add("all boxes the same", contents.alike(table))
     if numeric:
         values = np.array(table.labels, float)
         off = np.abs(values - np.median(values))

@@ -12,10 +12,12 @@ from tfserve.evaluation import Evaluation, Items
 from tfserve.evaluation.spans import KINDS, Slip, slips
 from tfserve.records import Record
 from tfserve.report import figures
-from tfserve.report.page import Grid, Part, Plot, Section
+from tfserve.report.page import Grid, Part, Plot, Section, shown
 from tfserve.tallies import Labels, Numbers, Unit
 
-MOST = 100
+MOST, MANY = 100, 25
+MOST_WORDS, MOST_LETTERS = 60, 40
+"""Of the words about an entity, and of one of them."""
 
 
 def sections(found: Evaluation) -> list[Section]:
@@ -36,9 +38,10 @@ def _surest(found: Evaluation, items: Items, tally: Labels) -> Section:
             if not tally.given[row]:  # it abstained
                 continue
             sure = found.answers[row]["proba"]
-        else:  # any label may be the wrong one, whichever way it went
+        else:  # of the labels that are wrong, whichever way they went, the surest
             truth, given = items.truth[row], items.probabilities[row]
-            sure = float(np.where(truth, 1 - given, given).max())
+            wrongly = [(label,) in tally.gold[row] ^ tally.given[row] for label in items.labels]
+            sure = float(np.max(np.where(truth, 1 - given, given)[wrongly], initial=0.0))
         wrong.append((sure, names_of(tally.gold[row]), names_of(tally.given[row]), row))
     wrong.sort(key=lambda error: -error[0])
     if not wrong:
@@ -74,13 +77,17 @@ def _slips(found: Evaluation) -> Section:
     """Kinds of wrong entities, by type, and the surest of them in their texts."""
     every = slips(found.table.labels, found.answers)
     counts = Counter((slip.kind, (slip.gold or slip.given or (0, 0, ""))[2]) for slip in every)
-    types = sorted({kind for _, kind in counts})
-    series = {kind: [counts[kind, label] for label in types] for kind in KINDS}
+    types = sorted({label for _, label in counts})
     parts: list[Part] = []
     if types:
-        svg = figures.bars(types, series, "entities")
-        parts.append(Plot(svg, "Errors of each kind, by the type of the entity."))
-    rows = [(kind, what, sum(series[kind])) for kind, what in KINDS.items()]
+        most = sorted(types, key=lambda label: -sum(counts[kind, label] for kind in KINDS))[:MANY]
+        drawn = {kind: [counts[kind, label] for label in most] for kind in KINDS}
+        told = f" The {MANY} types with the most." if len(types) > MANY else ""
+        svg = figures.bars(most, drawn, "entities")
+        parts.append(Plot(svg, "Errors of each kind, by the type of the entity." + told))
+    rows = [
+        (kind, what, sum(counts[kind, label] for label in types)) for kind, what in KINDS.items()
+    ]
     parts.append(Grid(["kind", "what it means", "entities"], rows))
     ranked = sorted(every, key=lambda slip: -slip.proba)[:MOST]
     examples = [
@@ -98,10 +105,10 @@ def _marked(record: Record, slip: Slip, around: int = 12) -> Markup:
     """The words about an error; the label's are marked, and what was given."""
     places = [entity for entity in (slip.gold, slip.given) if entity is not None]
     first = max(0, min(place[0] for place in places) - around)
-    last = min(len(record.spans), max(place[1] for place in places) + around)
+    last = min(len(record.spans), max(place[1] for place in places) + around, first + MOST_WORDS)
     words = []
     for i in range(first, last):
-        word = escape(record.text[slice(*record.spans[i])])
+        word = escape(shown(record.text[slice(*record.spans[i])], MOST_LETTERS))
         for entity, name in ((slip.given, "given"), (slip.gold, "gold")):
             if entity is not None and entity[0] <= i < entity[1]:
                 word = Markup('<mark class="{}">{}</mark>').format(name, word)

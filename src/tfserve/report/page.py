@@ -23,10 +23,12 @@ FRAME = 800
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture; ``caption`` says what is to be seen, also to who does not see it."""
+    """A picture; ``caption`` says what is to be seen, also to who does not see it; one that is
+    ``wide`` is scrolled rather than made smaller."""
 
     svg: Markup
     caption: str
+    wide: bool = False
     kind: str = "plot"
 
 
@@ -117,8 +119,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def shown(value: Any) -> str:
-    """A cell as it is read."""
+def shown(value: Any, most: int = MOST_CHARACTERS) -> str:
+    """A cell as it is read, cut where it has more characters."""
     if isinstance(value, Markup):
         return value
     if isinstance(value, int):
@@ -126,4 +128,4 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return figure(value)
     text = "" if value is None else str(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

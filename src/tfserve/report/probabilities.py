@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -11,7 +10,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from tfserve.calibration import BINS
+from tfserve.calibration import calibration_bins
 from tfserve.evaluation import Evaluation, Items
 from tfserve.report import figures
 from tfserve.report.page import Grid, Plot, Section
@@ -37,14 +36,14 @@ def sections(found: Evaluation, items: Items) -> list[Section]:
 
 def _curves(items: Items) -> list[Section]:
     """Nothing where no label has both kinds of rows."""
-    recalls, rates = {}, {}
-    for name, (scores, truth) in _chosen(items).items():
+    recalls, rates = list[figures.Line](), list[figures.Line]()
+    for name, (scores, truth) in _chosen(items):
         precision, recall, _ = precision_recall_curve(truth, scores)
         false, true, _ = roc_curve(truth, scores)
         area, auc = average_precision_score(truth, scores), roc_auc_score(truth, scores)
         some, few = _thinned(len(recall)), _thinned(len(false))
-        recalls[f"{figures.short(name)} ({area:.3f})"] = recall[some], precision[some]
-        rates[f"{figures.short(name)} ({auc:.3f})"] = false[few], true[few]
+        recalls.append((f"{figures.short(name)} ({area:.3f})", recall[some], precision[some]))
+        rates.append((f"{figures.short(name)} ({auc:.3f})", false[few], true[few]))
     if not recalls:
         return []
     panels = [
@@ -68,10 +67,10 @@ def _trade(found: Evaluation, items: Items) -> list[Section]:
     rows = []
     for threshold in sorted({*STEPS, *([own] if own is not None and own <= 1 else [])}):
         given = scores >= threshold
-        hits = int((given & truth).sum())
         mark = "the model's" if threshold == own else ""
-        rows.append((round(threshold, 4), mark, int(given.sum()), hits / max(1, int(given.sum())),
-                     hits / max(1, int(truth.sum()))))  # fmt: skip
+        shares = (truth[given].mean() if given.any() else None,
+                  given[truth].mean() if truth.any() else None)  # fmt: skip
+        rows.append((round(threshold, 4), mark, int(given.sum()), *shares))
     text = (
         f"What {positive} would be at other thresholds. A threshold is chosen on dev; on test its "
         "choice would make the figures too good."
@@ -80,21 +79,20 @@ def _trade(found: Evaluation, items: Items) -> list[Section]:
     return [Section("Precision and recall by threshold", text, [Grid(header, rows)])]
 
 
-def _chosen(items: Items) -> dict[str, Scored]:
+def _chosen(items: Items) -> list[tuple[str, Scored]]:
     """Labels to draw; one of which there is no row, or no other, has no curve."""
-    labels = {
-        name: (items.probabilities[:, i], items.truth[:, i])
+    labels = [
+        (name, (items.probabilities[:, i], items.truth[:, i]))
         for i, name in enumerate(items.labels)
         if 0 < items.truth[:, i].sum() < len(items.truth)
-    }
+    ]
     if len(items.labels) == 2 and items.exclusive:
         return labels
-    if len(labels) > MOST_CURVES:
-        areas = {name: average_precision_score(t, p) for name, (p, t) in labels.items()}
-        ranked = sorted(areas, key=areas.__getitem__)
-        labels = {name: labels[name] for name in (*ranked[:2], *ranked[-2:])}
+    if len(labels) > MOST_CURVES:  # by what does not depend on how rare a label is
+        labels.sort(key=lambda label: roc_auc_score(label[1][1], label[1][0]))
+        labels = [*labels[:2], *labels[-2:]]
     every = items.probabilities.ravel(), items.truth.ravel()
-    return {"all": every, **labels} if 0 < every[1].sum() < len(every[1]) else labels
+    return [("all labels", every), *labels] if 0 < every[1].sum() < len(every[1]) else labels
 
 
 def _thinned(points: int) -> Array:
@@ -104,10 +102,11 @@ def _thinned(points: int) -> Array:
 
 def _reliability(items: Items, what: str) -> Section:
     confidence, right = items.confidence, items.right
-    hits, sure = calibration_curve(right, confidence, n_bins=BINS)
-    panel = ("", "probability given", "share that is so", {"answers": (sure, hits)})
     names = ("right", "wrong") if items.exclusive else ("so", "not so")
-    series = dict(zip(names, (confidence[right], confidence[~right]), strict=True))
+    series = {
+        f"{name} ({len(values):,})": values
+        for name, values in zip(names, (confidence[right], confidence[~right]), strict=True)
+    }
     spread = figures.histogram(
         series, "probability", bins=np.linspace(0, 1, 41), counts=what, shares=True
     )
@@ -117,8 +116,9 @@ def _reliability(items: Items, what: str) -> Section:
     )
     parts = (
         Plot(
-            figures.lines([panel], limits=True, diagonal=True),
-            "Share that is so over the probability that was given.",
+            figures.reliability(*calibration_bins(confidence, right)),
+            f"Share that is so over the probability that was given; a point is the larger, the "
+            f"more {what} it stands for.",
         ),
         Plot(spread, "Probabilities of what is right, and of what is wrong."),
     )
@@ -128,19 +128,18 @@ def _reliability(items: Items, what: str) -> Section:
 def _coverage(found: Evaluation) -> Section:
     """Of answers with the model's threshold, if it has one, and without its abstaining."""
     given = np.array([answer["proba"] for answer in found.answers])
-    order = np.argsort(-given, kind="stable")
-    count = len(order)
     hits = np.array([a == b for a, b in zip(found.decided, found.table.labels, strict=True)])
-    right = np.cumsum(hits[order]) / np.arange(1, count + 1)
-    share = np.arange(1, count + 1) / count
-    places = [max(0, round(wanted * count) - 1) for wanted in SHARES]
-    rows = [
-        (f"{wanted:.0%}", f"{np.floor(given[order][place] * 1e6) / 1e6:.6f}", float(right[place]))
-        for wanted, place in zip(SHARES, places, strict=True)
+    order = np.argsort(-given, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(given[order]) < 0, True))  # of rows that are alike
+    share, right = (last + 1) / len(order), np.cumsum(hits[order])[last] / (last + 1)
+    places = np.unique(np.searchsorted(share, np.array(SHARES) - 1e-9))[::-1]
+    rows = [  # an answer's probability is rounded to six digits, either way
+        (f"{share[i]:.1%}", f"{max(0.0, given[order][last[i]] - 1e-6):.6f}", float(right[i]))
+        for i in places
     ]
-    some = _thinned(count)
+    some = _thinned(len(last))
     panel = ("", "share of rows answered, the surest first", "accuracy",
-             {"accuracy": (share[some], right[some])})  # fmt: skip
+             [("accuracy", share[some], right[some])])  # fmt: skip
     text = (
         "What abstaining would buy: with abstain at the probability in the table the model "
         "answers that share of rows, with that accuracy, and leaves the others to a person."

@@ -1,0 +1,55 @@
+"""What is to be known of an evaluation before its figures are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfserve.calibration import never_given
+from tfserve.evaluation import Evaluation
+from tfserve.tallies import Labels, Numbers, figure
+
+MOST_NAMES = 10
+
+
+def notes(found: Evaluation) -> Iterator[str]:
+    """A sentence each, what weighs most first."""
+    labels = found.table.labels
+    if unknown := found.task.unknown(labels):
+        yield (
+            f"The model does not know {len(unknown)} of the labels ({_named(unknown)}): errors "
+            "all, which what is said of probabilities leaves out."
+        )
+    if isinstance(found.tally, Numbers):
+        if np.ptp(found.tally.gold) == 0:
+            yield (
+                f"Every row has the target {figure(float(found.tally.gold[0]))}: r2, pearson and "
+                "spearman have no value and stand as 0."
+            )
+    elif isinstance(labels[0], str) and len(set(labels)) == 1:
+        yield (
+            f"Every row has the label {_named([labels[0]])}: there are no curves, and of other "
+            "labels nothing can be said."
+        )
+    if never := sorted(never_given(found.task)):
+        yield (
+            f"No threshold reached on dev what threshold_for asks of {_named(never)}: never "
+            "given. A lower aim, or more rows of it on dev, would give it one."
+        )
+    if isinstance(found.tally, Labels) and found.tally.right.all():
+        rows = len(found.answers)
+        yield (
+            f"Every row is right, which {rows:,} rows say of all texts only with a margin: up to "
+            f"{min(1.0, 3 / rows):.1%} may be wrong (rule of three)."
+        )
+    if cut := sum(answer.get("truncated") is True for answer in found.answers):
+        yield (
+            f"{cut:,} rows ({cut / len(found.answers):.1%}) are longer than the model sees "
+            f"({found.capacity} tokens) and were truncated: long_text=window reads them whole."
+        )
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in names[:MOST_NAMES])
+    return f"{shown}, …" if len(names) > MOST_NAMES else shown
