@@ -206,7 +206,7 @@ def heat(
 ) -> Markup:
     """A map of shares 0..1; where a row meets itself it is grey."""
     size = max(3.0, 1.6 + 0.14 * len(rows))  # a name fits beside its row
-    with _axes(size + 1.4, size) as ([axes], picture):
+    with _axes(size + 0.6, size + 0.6) as ([axes], picture):
         same = np.array([[row == column for column in columns] for row in rows])
         if same.any():
             own = np.where(same, matrix, np.nan)
@@ -216,7 +216,8 @@ def heat(
         scale = PowerNorm(0.5, 0, top or 1.0)  # few are to be seen too
         drawn = axes.imshow(matrix, cmap=HEAT, norm=scale, interpolation="nearest")
         percent = mpl.ticker.PercentFormatter(1.0, decimals=0 if top >= 0.1 else 1)
-        axes.figure.colorbar(drawn, ax=axes, format=percent, aspect=30, shrink=min(1.0, 4 / size))
+        axes.figure.colorbar(drawn, ax=axes, location="top", anchor=(0.0, 0.0), format=percent,
+                             shrink=min(1.0, 3 / size), aspect=20, pad=0.01)  # fmt: skip
         axes.set_xticks(range(len(columns)), [short(c) for c in columns], rotation=90, size=8)
         axes.set_yticks(range(len(rows)), [short(r) for r in rows], size=8)
         axes.grid(visible=False)
