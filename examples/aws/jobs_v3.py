@@ -17,7 +17,9 @@ from pathlib import Path
 import boto3
 import click
 
-NAME = "tickets"
+NAME = "tfserve-example-tickets"
+"""Of all that is made: endpoint, configuration and model, and the folder in the bucket."""
+
 HPARAMS = {
     "task_name": "classif",
     "model_name": "sentence-transformers/all-MiniLM-L6-v2",
@@ -99,16 +101,20 @@ def transform(bucket: str, instance_type: str, wait: bool, file: Path) -> None:
     """Answer FILE, JSON Lines, by a Batch Transform job with the model of the endpoint."""
     from tfserve.aws import sdk3
 
-    boto3.client("s3").upload_file(str(file), bucket, f"{NAME}/asked/{file.name}")
-    asked, answered = f"s3://{bucket}/{NAME}/asked", f"s3://{bucket}/{NAME}/answered"
+    key = f"{NAME}/asked/{file.name}"
+    boto3.client("s3").upload_file(str(file), bucket, key)
+    asked, answered = f"s3://{bucket}/{key}", f"s3://{bucket}/{NAME}/answered"
     job = sdk3.batch_transform(NAME, asked, answered, instance_type=instance_type, wait=wait)
     click.echo(f"{job.latest_transform_job.transform_job_name}: {answered}/{file.name}.out")
 
 
 @main.command("clean-up")
 @bucket_option
-def clean_up(bucket: str) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean_up(bucket: str, yes: bool) -> None:
     """Delete the endpoint, its configuration, the model and the files in S3."""
+    if not yes:
+        click.confirm(f"delete the endpoint {NAME} and s3://{bucket}/{NAME}/?", abort=True)
     sagemaker = boto3.client("sagemaker")
     for kind, delete, name in (
         ("endpoint", "delete_endpoint", "EndpointName"),
@@ -117,9 +123,12 @@ def clean_up(bucket: str) -> None:
     ):
         try:
             getattr(sagemaker, delete)(**{name: NAME})
-            click.echo(f"deleted the {kind}")
         except sagemaker.exceptions.ClientError as error:
-            click.echo(f"no {kind}: {error.response['Error']['Message']}")
+            if "could not find" not in str(error).lower():
+                raise click.ClickException(f"the {kind} {NAME} is left: {error}") from None
+            click.echo(f"no {kind}")
+        else:
+            click.echo(f"deleted the {kind}")
     deleted = boto3.resource("s3").Bucket(bucket).objects.filter(Prefix=f"{NAME}/").delete()
     click.echo(f"deleted {sum(len(page.get('Deleted', [])) for page in deleted)} files")
 

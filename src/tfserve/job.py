@@ -19,6 +19,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,22 +33,34 @@ CHANNELS = {**SPLITS, "train": ("train", "training")}
 ADDED = ("code", "sm_drivers", "model")
 """Channels that hold no tables: two of SDK v3's, and a pretrained model for ``model_name``."""
 
-REASON = 1024
-"""Characters of the reason of a failure that SageMaker shows."""
+FAILURE, REASON = "failure", 1024
+"""The file with the reason of a failure, and the characters of it that SageMaker shows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the job; a failure is one message, on standard error and in ``output/failure``."""
     logging.basicConfig(level="WARNING")
+    # Nobody else hears a signal to the first process of a container, before training listens to it.
+    signal.signal(signal.SIGTERM, _end)
+    if _rank() == 0:
+        with contextlib.suppress(OSError):
+            (base_folder(os.environ) / "output" / FAILURE).unlink()  # of the run before
     try:
         run(sys.argv[1:] if arguments is None else arguments, os.environ)
     except StoppedError as error:
         print(f"tfserve: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except (HParamsError, DataError) as error:  # every process of a job meets these
+        if _rank() == 0:
+            _tell(str(error))
+        sys.exit(1)
     except TfserveError as error:
-        _fail(str(error))
+        _tell(str(error))
+        sys.exit(1)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {error}", error)
+        logging.getLogger("tfserve").error("unexpected", exc_info=error)
+        _tell(f"unexpected {type(error).__name__}: {error}")
+        sys.exit(1)
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -160,17 +173,24 @@ def _from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _fail(reason: str, error: Exception | None = None) -> NoReturn:
-    """Say why, once for all processes of a job, where people and SageMaker look for it."""
-    if os.environ.get("RANK", "0") == "0":
-        folder = base_folder(os.environ) / "output"
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "failure").write_text(reason[:REASON], "utf-8")
-        if error is not None:
-            logging.getLogger("tfserve").error("unexpected", exc_info=error)
-        print(f"tfserve: {reason}", file=sys.stderr, flush=True)
-    sys.exit(1)
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _tell(reason: str) -> None:
+    """Say why where people and SageMaker look for it, which is told of the first process to fail:
+    what the others end with follows from that."""
+    folder = base_folder(os.environ) / "output"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / FAILURE).open("x", encoding="utf-8") as file:
+            file.write(reason[:REASON])
+    process = f" (process {_rank()})" if _rank() else ""
+    print(f"tfserve{process}: {reason}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

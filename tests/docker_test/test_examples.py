@@ -14,6 +14,7 @@ from environments import environment, variables
 from machine import need
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "aws"
+NAME = "tfserve-example-tickets"
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
@@ -52,7 +53,7 @@ def test_the_notebook_trains_deploys_transforms_and_cleans_up(
     assert [len(answer["scores"]) for answer in answers] == [2, 2]
     assert lines[0]["id"] == 1 and "pred" in lines[0]
     assert lines[1]["id"] == 2 and lines[1]["error"]["code"] == "record.text_empty"
-    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="tickets/")
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"{NAME}/")
 
 
 def _shown(notebook: Path, name: str) -> Any:
@@ -82,9 +83,9 @@ def test_the_script_trains_transforms_and_cleans_up(aws: Cloud, tmp_path: Path) 
     sagemaker = aws.client("sagemaker")
     found = sagemaker.describe_training_job(TrainingJobName=job)
     assert found["EnableManagedSpotTraining"] is True
-    assert found["CheckpointConfig"]["S3Uri"] == f"s3://{BUCKET}/tickets/checkpoints"
+    assert found["CheckpointConfig"]["S3Uri"] == f"s3://{BUCKET}/{NAME}/checkpoints"
     sagemaker.create_model(  # what `deploy` makes at AWS; the stand-in cannot take its request
-        ModelName="tickets",
+        ModelName=NAME,
         PrimaryContainer={"Image": "tfserve", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"},
         ExecutionRoleArn=ROLE,
         VpcConfig={"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},
@@ -93,10 +94,10 @@ def test_the_script_trains_transforms_and_cleans_up(aws: Cloud, tmp_path: Path) 
     asked.write_text('{"text": "late"}\n', "utf-8")
     said = script(aws, "transform", "--bucket", BUCKET, "--no-wait", str(asked))
     job, answered = said.split(": ")
-    assert answered == f"s3://{BUCKET}/tickets/answered/tickets.jsonl.out"
+    assert answered == f"s3://{BUCKET}/{NAME}/answered/tickets.jsonl.out"
     found = sagemaker.describe_transform_job(TransformJobName=job)
     source = found["TransformInput"]["DataSource"]["S3DataSource"]
-    assert source["S3Uri"] == f"s3://{BUCKET}/tickets/asked"
-    assert script(aws, "clean-up", "--bucket", BUCKET).startswith("deleted ")
-    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="tickets/")
+    assert source["S3Uri"] == f"s3://{BUCKET}/{NAME}/asked/tickets.jsonl"
+    assert script(aws, "clean-up", "--yes", "--bucket", BUCKET).startswith("deleted ")
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"{NAME}/")
     assert sagemaker.list_models()["Models"] == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from processes import Process
 
 import tfserve
 from tfserve import job
-from tfserve.errors import DataError, HParamsError
+from tfserve.errors import DataError, HParamsError, ModelError
 
 VALUES = {"task_name": "classif", "max_steps": 4, "use_bbox": False, "learning_rate": 0.001}
 
@@ -189,3 +192,74 @@ def test_a_job_without_a_train_channel_says_which_there_are(names: list[str]) ->
     with pytest.raises(DataError, match=", ".join(names) or "none") as caught:
         job.channels({**environment, "SAGEMAKER_BASE_DIR": "/nowhere"})
     assert caught.value.problems[0].code == "data.no_channel"
+
+
+def test_a_job_that_is_stopped_before_it_trains_ends_at_once(
+    tmp_path: Path, pretrained: Any
+) -> None:
+    base = layout(tmp_path / "ml", tiny.hparams("classif", pretrained()))
+    table = base / "input" / "data" / "train" / "part-0.csv"
+    table.unlink()
+    os.mkfifo(table)  # which nothing is written into: reading waits
+    writing = list[int]()
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # nobody reads yet
+            writing.append(os.open(table, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writing)
+
+    process = start(base)
+    process.wait_until(is_read)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 143
+    os.close(writing[0])
+    assert not (base / "output" / "failure").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_first_process_to_fail_says_why(
+    rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("RANK", rank)
+    failure = tmp_path / "output" / "failure"
+    failure.parent.mkdir()
+    if rank == "0":
+        failure.write_text("of the run before", "utf-8")
+
+    def full(*_: Any) -> None:
+        raise ModelError("model.memory", "no memory for a batch")
+
+    def wrong(*_: Any) -> None:
+        raise HParamsError("hparams.value", "wrong in every process")
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for run_, says in ((wrong, "wrong in every"), (full, "no memory")):
+            monkeypatch.setattr(job, "run", run_)
+            with pytest.raises(SystemExit) as ended:
+                job.main([])
+            assert ended.value.code == 1
+            told = capsys.readouterr().err
+            assert (says in told) == (rank == "0" or run_ is full)
+            assert ("(process 1)" in told) == (rank == "1" and run_ is full)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "no memory for a batch" in failure.read_text("utf-8")
+
+
+@pytest.mark.parametrize("command", ["train", "serve"])
+def test_our_image_is_run_on_a_tree_of_this_machine(command: str, tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', "utf-8")
+    (tmp_path / "docker").chmod(0o755)
+    script = Path(__file__).parents[2] / "docker" / "local"
+    ran = subprocess.run(
+        [script, command, tmp_path / "my job"], capture_output=True, text=True, check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "DOCKER_FLAGS": "--gpus all", "PORT": "81"},
+    )  # fmt: skip
+    folder = f"{(tmp_path / 'my job').resolve()}:/opt/ml"
+    served = ["--publish", "127.0.0.1:81:8080", "--read-only", "--tmpfs", "/tmp"]
+    assert ran.stdout.splitlines() == [
+        "run", "--rm", "--volume", folder, *(served if command == "serve" else []),
+        "--gpus", "all", "tfserve", command,
+    ]  # fmt: skip

@@ -22,7 +22,7 @@ from botocore.stub import ANY, Stubber
 from conftest import Trained
 
 from tfserve.archive import package
-from tfserve.aws import images, operations, stack
+from tfserve.aws import boto3_client, images, operations, stack
 from tfserve.aws.stack import changes, preflight, prices, smoke, template, uploads
 from tfserve.aws.stack.place import Place, account, told
 from tfserve.errors import CloudError, ModelError, TfserveError
@@ -250,6 +250,11 @@ def test_no_region_and_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(CloudError, match="found no region; expected AWS_REGION") as caught:
         account()
     assert caught.value.code == "aws.region"
+    with pytest.raises(CloudError, match="found no region; expected AWS_REGION"):
+        boto3_client("sagemaker-runtime")
+    with monkeypatch.context() as here:
+        here.setenv("AWS_REGION", "eu-west-1")
+        assert boto3_client("sagemaker-runtime").meta.region_name == "eu-west-1"
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         with monkeypatch.context() as here:
             here.setenv(name, "eu-west-1")

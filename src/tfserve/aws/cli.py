@@ -67,5 +67,4 @@ def destroy(stack: str, bucket: str | None, yes: bool) -> None:
     """Delete the STACK that `tfserve deploy` made and all that was uploaded for it."""
     from tfserve.aws.stack import destroy as run
 
-    if yes or click.confirm(f"delete the endpoint, the API and the files of {stack}?"):
-        run(stack, bucket=bucket, say=click.echo)
+    run(stack, bucket=bucket, agreed=lambda what: yes or click.confirm(what), say=click.echo)

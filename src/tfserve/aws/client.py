@@ -49,10 +49,9 @@ def predict(
         The endpoint does not exist, refuses the request, or stays busy after eight attempts with
         growing, random pauses.
     """
-    from botocore import exceptions as boto
-
     # Retries are made where a request can be split.
     asking = client or boto3_client("sagemaker-runtime", retries={"total_max_attempts": 1})
+    from botocore import exceptions as boto
 
     def send(body: bytes) -> Any:
         try:

@@ -124,7 +124,14 @@ def deploy(
                 stays += _uploaded(stack, store.name, new=found is None)
                 uploads.upload(place, store, sources, say)
                 stays += [ROLE] * makes_role
-                changes.execute(place, proposal, say)
+                try:
+                    changes.execute(place, proposal, say)
+                except KeyboardInterrupt:
+                    say(
+                        f"CloudFormation goes on by itself with what was begun in {place.region}; "
+                        f"`tfserve destroy {stack}` removes it when it has ended"
+                    )
+                    raise
             else:
                 say("nothing to change")
     outputs = changes.outputs(place, stack)
@@ -166,36 +173,50 @@ def _telling(stays: Iterable[str], say: Say) -> Iterator[None]:
     """Where a deployment fails, tell what it leaves behind."""
     try:
         yield
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         for line in stays:
             say(line)
         raise
 
 
 def destroy(
-    stack: str, *, bucket: str | None = None, say: Say = print, session: Any = None
+    stack: str,
+    *,
+    bucket: str | None = None,
+    agreed: Callable[[str], bool] = lambda _: True,
+    say: Say = print,
+    session: Any = None,
 ) -> None:
     """Delete the stack and what was uploaded for it, and tell what stays.
 
     Parameters
     ----------
     bucket : of what was uploaded for a stack that is gone, where it is not the default one
+    agreed : is told what will be deleted and where, and says whether to
 
     Raises CloudError where there is nothing of such a stack of tfserve's, or it cannot be deleted.
     """
     place = account(session)
     found = preflight.stack(place, stack)
+    name = found.parameters["ModelBucket"] if found else bucket
+    store = preflight.bucket(place, name, needed=False)
+    what = f"the stack {stack} with its endpoint and API, and" if found else "what is left of it:"
+    where = f"{place.account} in {place.region}"
+    if not agreed(f"{where}: delete {what} the files in {store.name}/tfserve/{stack}/?"):
+        return
     if found is not None:
         changes.delete(place, stack, say)
         say(f"deleted the stack {stack}")
-    store = preflight.bucket(place, found.parameters["ModelBucket"] if found else bucket)
-    removed = uploads.remove(place, store.name, stack) if store.exists else 0
+    rest = f"`tfserve destroy {stack} --bucket {store.name}` removes what was uploaded for it"
+    with _telling([rest], say):
+        removed = uploads.remove(place, store.name, stack) if store.exists else 0
     if found is None and not removed:
         raise CloudError(
             "aws.not_found",
             f"found no stack {stack} in {place.region}, and nothing of it in {store.name}",
         )
     say(f"deleted {removed} uploaded files")
-    say(f"left: the bucket {store.name} with whatever else it holds")
+    if store.exists:
+        say(f"left: the bucket {store.name} with whatever else it holds")
     if found is not None and found.parameters.get("CreateLogsRole") == "true":
         say(ROLE)

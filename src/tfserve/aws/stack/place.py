@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tfserve.aws import no_region
 from tfserve.errors import CloudError, missing_extra
 
 try:
@@ -86,13 +87,6 @@ def refused(what: str, error: Any) -> CloudError:
     if code in ("AccessDenied", "AccessDeniedException", "403", "UnauthorizedOperation"):
         return CloudError("aws.permission", f"this role may not {what}: {message}")
     return CloudError("aws.refused", f"cannot {what}: {message} ({code})")
-
-
-def no_region() -> CloudError:
-    """Where nothing says which."""
-    return CloudError(
-        "aws.region", "found no region; expected AWS_REGION, or one set by `aws configure`"
-    )
 
 
 def account(session: Any = None) -> Place:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tfserve.artifact import Manifest
 from tfserve.aws import images
 from tfserve.aws.stack import template
 from tfserve.aws.stack.place import FAILED, Place, told
-from tfserve.errors import CloudError, ModelError
+from tfserve.errors import CloudError, ModelError, missing_extra
 
 NAME = re.compile(r"(?=.{1,40}$)[A-Za-z](?:-?[A-Za-z0-9])*")
 TAG = "tfserve"
@@ -74,7 +75,11 @@ class Bucket:
 
 
 def examined(archive: Path, image: str) -> Manifest:
-    """The archive's manifest. Raises ModelError where it would not start in the image."""
+    """The archive's manifest. Raises ModelError where it would not start in the image, and
+    InstallError where this machine cannot tell."""
+    for needed in ("torch", "transformers"):  # by which its entry point is tried
+        if find_spec(needed) is None:
+            raise missing_extra(needed, "train")
     with tempfile.TemporaryDirectory(prefix="tfserve-deploy-") as folder:
         unpack(archive, Path(folder))
         found = [f for f in doctor.examine(folder) if f.level == doctor.WRONG]
@@ -179,8 +184,9 @@ def _unused(place: Place, name: str) -> None:
             )
 
 
-def bucket(place: Place, name: str | None) -> Bucket:
-    """The bucket for the archive. Raises CloudError for one elsewhere or of somebody else."""
+def bucket(place: Place, name: str | None, *, needed: bool = True) -> Bucket:
+    """The bucket for the archive. Raises CloudError for one elsewhere or of somebody else, or that
+    is not there though it is needed and has a name of its own."""
     own = f"tfserve-{place.account}-{place.region}"
     wanted = name or own
     with told(f"look at the bucket {wanted}"):
@@ -193,8 +199,8 @@ def bucket(place: Place, name: str | None) -> Bucket:
             if answer["ResponseMetadata"]["HTTPStatusCode"] not in (301, 400, 403, 404):
                 raise
     status, headers = (answer["ResponseMetadata"][k] for k in ("HTTPStatusCode", "HTTPHeaders"))
-    if status == 404 and wanted == own:
-        return Bucket(own, exists=False)
+    if status == 404 and (wanted == own or not needed):
+        return Bucket(wanted, exists=False)
     if status == 404:
         raise CloudError(
             "aws.bucket", f"found no bucket {wanted}; expected one of yours in {place.region}"
