@@ -24,6 +24,7 @@ from typing import Any
 
 from tfserve.codecs import JSON, dumps
 from tfserve.errors import EndpointError, RequestError, TooLargeError
+from tfserve.records import FIELDS
 
 MAX_BYTES, MAX_RECORDS = 5_000_000, 1000
 """Of a request."""
@@ -212,7 +213,9 @@ def _ask(send: Send, items: list[str], parameters: Mapping[str, Any], first: int
                 middle = len(items) // 2
                 one = _ask(send, items[:middle], parameters, first)
                 return one + _ask(send, items[middle:], parameters, first + middle)
-            if not (refused.busy or refused.slow) or attempt == ATTEMPTS:
+            if refused.slow and not refused.busy and parameters["on_error"] == "record":
+                return [_unanswered(items[0], refused.problem)]
+            if not refused.busy or attempt == ATTEMPTS:
                 index = refused.problem.place.get("index")
                 place = {} if index is None else {"index": first + index}
                 raise refused.problem.at(**place) from None
@@ -220,6 +223,14 @@ def _ask(send: Send, items: list[str], parameters: Mapping[str, Any], first: int
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
             time.sleep(refused.retry_after + random.uniform(0, longest))
     raise AssertionError("unreachable")
+
+
+def _unanswered(item: str, problem: EndpointError) -> Answer:
+    """Of a record that is too much for the server even alone."""
+    record = json.loads(item)
+    extra = record if isinstance(record, dict) else {}
+    kept = {name: value for name, value in extra.items() if name not in FIELDS}
+    return {**kept, "error": problem.as_dict()}
 
 
 def _refused(url: str, error: urllib.error.HTTPError) -> Refused:

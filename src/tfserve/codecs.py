@@ -12,11 +12,13 @@ input.
 from __future__ import annotations
 
 import codecs as charsets
+import io
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import jsonlines
@@ -47,11 +49,19 @@ MAX_DEPTH = 100
 
 @dataclass(frozen=True)
 class Request:
-    """The records of one body, not yet validated; a line that could not be read is its error."""
+    """The records of one body, not yet validated; a line that could not be read is its error.
+
+    ``lines`` are the numbers of the lines where the items stand, for a request by lines.
+    """
 
     items: Sequence[Any]
     parameters: dict[str, Any] = field(default_factory=dict)
-    by_line: bool = False
+    lines: Sequence[int] | None = None
+
+    @property
+    def by_line(self) -> bool:
+        """Whether a line that is wrong costs that line alone."""
+        return self.lines is not None
 
 
 def loads(text: str | bytes) -> Any:
@@ -74,8 +84,10 @@ def dumps(value: Any) -> str:
     return text
 
 
-def decode(body: bytes | bytearray | str, content_type: str | None = None) -> Request:
-    """Read a request body.
+def decode(
+    body: bytes | bytearray | str, content_type: str | None = None, most: int | None = None
+) -> Request:
+    """Read a request body; of one with more than ``most`` lines so many and one are read.
 
     Raises
     ------
@@ -93,11 +105,14 @@ def decode(body: bytes | bytearray | str, content_type: str | None = None) -> Re
         )
     if not body.strip():
         raise BodyError("body.empty", "found an empty body; expected at least one record")
+    text: str | bytes
     if isinstance(body, str):
-        return decoder(body.removeprefix("\ufeff"))
-    if decoder is _decode_lines and charset == "utf-8":
-        return decoder(bytes(body))  # line by line, so that a bad byte costs its line alone
-    return decoder(_to_text(bytes(body), charset))
+        text = body.removeprefix("\ufeff")
+    elif decoder is _decode_lines and charset == "utf-8":
+        text = bytes(body)  # line by line, so that a bad byte costs its line alone
+    else:
+        text = _to_text(bytes(body), charset)
+    return decoder(text, None if most is None else most + 1)
 
 
 def negotiate(accept: str | None) -> str:
@@ -134,11 +149,12 @@ def encode(answers: Iterable[dict[str, Any]], accept: str | None = None) -> str:
     return "".join(f"{dumps(answer)}\n" for answer in answers)
 
 
-def read_lines(lines: Iterable[str] | Iterable[bytes]) -> Iterator[Any]:
+def read_lines(lines: Iterable[str] | Iterable[bytes], *, blank_end: bool = True) -> Iterator[Any]:
     """JSON Lines, lazily: each line's value, or the RecordError that it is.
 
-    Blank lines at the end are no lines; one before a line that is not blank is an error. A line
-    may hold a whole body of one record, as clients of the JSON form write it.
+    Blank lines at the end are no lines, unless there are none by ``blank_end``; one before a line
+    that is not blank is an error. A line may hold a whole body of one record, as clients of the
+    JSON form write it.
     """
     bare = (
         line.rstrip("\r\n") if isinstance(line, str) else line.rstrip(b"\r\n") for line in lines
@@ -153,7 +169,10 @@ def read_lines(lines: Iterable[str] | Iterable[bytes]) -> Iterator[Any]:
             return
         except jsonlines.InvalidLineError as error:
             if not error.line.strip():
-                blank += 1
+                if blank_end:
+                    blank += 1
+                else:
+                    yield _blank(number)
                 continue
             if isinstance(error.__cause__, UnicodeDecodeError):
                 reason = f"a byte that is not UTF-8 at position {error.__cause__.start}"
@@ -162,14 +181,16 @@ def read_lines(lines: Iterable[str] | Iterable[bytes]) -> Iterator[Any]:
             value = RecordError(
                 "record.not_json", f"found {reason}; expected one JSON value", line=number
             )
-        for line in range(number - blank, number):
-            message = "found an empty line; expected one JSON value"
-            yield RecordError("record.blank_line", message, line=line)
+        yield from map(_blank, range(number - blank, number))
         blank = 0
         yield value
 
 
-def _decode_json(body: str) -> Request:
+def _blank(line: int) -> RecordError:
+    return RecordError("record.blank_line", "found an empty line; expected a record", line=line)
+
+
+def _decode_json(body: str, most: int | None) -> Request:
     try:
         value = loads(body)
     except ValueError as error:
@@ -214,9 +235,10 @@ def _parameters(value: Any) -> dict[str, Any]:
     return value
 
 
-def _decode_lines(body: str | bytes) -> Request:
-    lines: Any = body.split("\n") if isinstance(body, str) else body.split(b"\n")
-    return Request(list(read_lines(lines)), by_line=True)
+def _decode_lines(body: str | bytes, most: int | None) -> Request:
+    lines = io.StringIO(body.rstrip(), "\n") if isinstance(body, str) else io.BytesIO(body.rstrip())
+    items = list(islice(read_lines(lines, blank_end=False), most))
+    return Request(items, lines=range(1, len(items) + 1))
 
 
 def _unwrap(value: Any, line: int) -> Any:
@@ -238,35 +260,39 @@ def _unwrap(value: Any, line: int) -> Any:
     return request.items[0]
 
 
-def _decode_csv(body: str) -> Request:
+def _decode_csv(body: str, most: int | None) -> Request:
     """Rows of a header's columns or, without a header, one text a row."""
-    lines = body.split("\n")
-    dialect = delimited.sniff(lines)
-    rows = [row for _, row in delimited.rows(lines, dialect)]
-    header = ["text" if name == "inputs" else name for name in dialect.columns]
+    body = body.rstrip("\r\n")
+    dialect = delimited.sniff(io.StringIO(body, "\n"))
+    rows = delimited.rows(io.StringIO(body, "\n"), dialect, blank=True)
+    header: Sequence[str] = ["text" if name == "inputs" else name for name in dialect.columns]
     if "text" in header or "words" in header:
-        rows = rows[1:]
+        next(row for _, row in rows if row != [])
     else:
         header = ["text"]
-    return Request([_csv_row(row, header) for row in rows], by_line=True)
+    found = [(line, _csv_row(row, header, line)) for line, row in islice(rows, most)]
+    return Request([row for _, row in found], lines=[line for line, _ in found])
 
 
-def _csv_row(row: list[str] | None, header: Sequence[str]) -> Any:
+def _csv_row(row: list[str] | None, header: Sequence[str], line: int) -> Any:
+    if row == []:
+        return _blank(line)
     if row is None or len(row) != len(header):
         found = "a row that is no CSV" if row is None else f"{len(row)} columns"
         return RecordError(
             "record.columns",
             f"found {found}; expected {len(header)} ({', '.join(header)}): "
             "put a text that holds the delimiter in double quotes",
+            line=line,
         )
     return dict(zip(header, row, strict=True))
 
 
-def _decode_plain(body: str) -> Request:
+def _decode_plain(body: str, most: int | None) -> Request:
     return Request([body])
 
 
-DECODERS: dict[str, Callable[[Any], Request]] = {
+DECODERS: dict[str, Callable[[Any, int | None], Request]] = {
     JSON: _decode_json,
     **dict.fromkeys(JSON_LINES_NAMES, _decode_lines),
     "text/csv": _decode_csv,

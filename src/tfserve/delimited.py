@@ -47,16 +47,19 @@ def sniff(lines: Iterable[str]) -> Dialect:
     return quoted if _is_quoted(header, lines) else plain
 
 
-def rows(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list[str] | None]]:
-    """The rows with the number of the line (from 1) where each begins; blank lines are skipped.
+def rows(
+    lines: Iterable[str], dialect: Dialect, *, blank: bool = False
+) -> Iterator[tuple[int, list[str] | None]]:
+    """The rows with the number of the line (from 1) where each begins.
 
-    A row that no CSV reader can make sense of is None.
+    Blank lines are skipped, or with ``blank`` rows without cells. A row that no CSV reader can make
+    sense of is None.
     """
     if not dialect.quoted:
         for number, line in enumerate(lines, 1):
             line = _strip(line)
-            if line:
-                yield number, line.split(dialect.delimiter)
+            if line or blank:
+                yield number, line.split(dialect.delimiter) if line else []
         return
     reader = csv.reader((_strip(line) + "\n" for line in lines), delimiter=dialect.delimiter)
     while True:
@@ -67,7 +70,7 @@ def rows(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list[str
             return
         except csv.Error:
             row = None
-        if row != []:
+        if blank or row != []:
             yield start, row
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,13 +154,14 @@ class Encoder:
         spans = window_spans(count, self.content, self.stride) if self.windowed else [
             (0, min(count, self.content))
         ]  # fmt: skip
-        owners = owning_windows(first, spans) if first is not None else None
+        seen = None if first is None else list(_words_within(first, spans))
+        owners = None if first is None else owning_windows(first, spans)
         windows = []
         for number, (start, end) in enumerate(spans):
             words = places = np.empty(0, np.int64)
             owned = np.empty(0, np.bool_)
-            if first is not None and owners is not None:
-                words = np.flatnonzero((first >= start) & (first < end))
+            if first is not None and seen is not None and owners is not None:
+                words = seen[number]
                 places = first[words] - start + len(self.prefix)
                 owned = owners[words] == number
             windows.append(
@@ -199,13 +200,25 @@ def owning_windows(first: Ints, spans: Sequence[tuple[int, int]]) -> Ints:
     The text's own beginning and end are no lack of context.
     """
     count = spans[-1][1]
-    margins = np.full((len(spans), len(first)), -1, np.int64)
-    for number, (start, end) in enumerate(spans):
-        left = first - start if start else np.full_like(first, count)
-        right = end - 1 - first if end < count else np.full_like(first, count)
-        inside = (first >= start) & (first < end)
-        margins[number, inside] = np.minimum(left, right)[inside]
-    return np.asarray(margins.argmax(0))
+    most, owners = np.full(len(first), -1, np.int64), np.zeros(len(first), np.int64)
+    for number, ((start, end), words) in enumerate(
+        zip(spans, _words_within(first, spans), strict=True)
+    ):
+        places = first[words]
+        left = places - start if start else np.full_like(places, count)
+        right = end - 1 - places if end < count else np.full_like(places, count)
+        margin = np.minimum(left, right)
+        better = margin > most[words]
+        most[words[better]], owners[words[better]] = margin[better], number
+    return owners
+
+
+def _words_within(first: Ints, spans: Sequence[tuple[int, int]]) -> Iterator[Ints]:
+    """The words whose first token stands in each window; a long text has many of both."""
+    order = np.argsort(first, kind="stable")
+    ranked = first[order]
+    for start, end in spans:
+        yield np.sort(order[slice(*np.searchsorted(ranked, (start, end)))])
 
 
 def first_tokens(spans: Ints, offsets: Ints) -> tuple[Ints, Ints]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tfserve import codecs
 from tfserve.codecs import Request
-from tfserve.errors import TfserveError
+from tfserve.errors import RequestError, TfserveError
 from tfserve.predictor import Predictor, load
 from tfserve.settings import Settings
 from tfserve.tasks.base import Answer
@@ -57,7 +57,7 @@ def input_fn(
     try:
         settings = Settings.from_environment()
         settings.check_body(len(data))
-        request = codecs.decode(data, content_type)
+        request = codecs.decode(data, content_type, settings.max_records)
         settings.check_records(len(request.items))
         return request
     except TfserveError as error:
@@ -90,7 +90,8 @@ def output_fn(prediction: list[Answer] | Refused, accept: str | None, context: A
         except TfserveError as error:
             prediction = _refused(error, context)
     reason = prediction.error
-    context.set_response_status(reason.status, reason.code, 0)
+    status = reason.status if isinstance(reason, RequestError) else 500
+    context.set_response_status(status, reason.code, 0)
     return codecs.dumps(reason.as_dict())
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from tfserve.codecs import Request
 from tfserve.conversion import convert
 from tfserve.encoding import Encoder, Window
 from tfserve.engines import Engine
-from tfserve.errors import InstallError, ModelError
+from tfserve.errors import InstallError, ModelError, TfserveError
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
@@ -103,13 +103,13 @@ class Predictor(Processor):
             while (chunk := pending.result()) is not None:
                 pending = ahead.submit(ready)
                 items, prepared = chunk
-                yield from self.postprocess(items, prepared, self.run(prepared.windows), asked)
+                yield from self.settled(items, prepared, self._tried(prepared.windows), asked)
 
     def answer(self, request: Request) -> list[Answer]:
         """Answers to a decoded request body, one an item."""
         items, asked = self.read(request)
         prepared = self.preprocess(items)
-        return self.postprocess(items, prepared, self.run(prepared.windows), asked)
+        return self.settled(items, prepared, self._tried(prepared.windows), asked)
 
     def batch(self, windows: Sequence[Window]) -> Batch:
         """Windows as the engine wants them padded, but never longer than the model sees."""
@@ -118,15 +118,22 @@ class Predictor(Processor):
 
     def run(self, windows: Sequence[Window]) -> list[Array]:
         """What the model computes for each window (see ``Processor.computed``)."""
+        tried = self._tried(windows)
+        for one in tried:
+            if isinstance(one, TfserveError):
+                raise one
+        return cast("list[Array]", tried)
+
+    def _tried(self, windows: Sequence[Window]) -> list[Array | TfserveError]:
         batches = plan([len(window) for window in windows], self.engine.budget)
         alone = len(batches) == 1 or self.engine.lanes == 1
-        results: list[Array] = [np.empty(0)] * len(windows)
+        results: list[Array | TfserveError] = [np.empty(0)] * len(windows)
 
         def run(rows: Sequence[int]) -> None:
             chosen = [windows[row] for row in rows]
             logits = self.engine.run(self.batch(chosen), alone=alone)
             for row, window, output in zip(rows, chosen, logits, strict=True):
-                results[row] = self.computed(window, output)
+                results[row] = self.tried(window, output)
 
         submit: Callable[..., Iterable[None]] = map if alone else self._lanes.map
         for _ in submit(run, batches):

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tfserve import records
 from tfserve.codecs import Request
 from tfserve.encoding import Encoded, Encoder, Window
-from tfserve.errors import ModelError
+from tfserve.errors import ModelError, TfserveError
 from tfserve.records import Record, Rejected
 from tfserve.tasks import Parameters, Task
 from tfserve.tasks.base import Answer, Array
 
 Item = Record | Rejected
+
+TOLD = ("error", "truncated")
+OURS = (*TOLD, "pred", "proba", "scores", "entities")
+"""Keys of answers, which do not travel along: of any answer, and of one that there is none of."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,15 @@ class Processor:
         """
         default = {"on_error": "record" if request.by_line else "raise"}
         asked = self.asked(default, self.parameters, request.parameters)
-        place = "line" if request.by_line else "index"
-        return self.parse(enumerate(request.items), place, asked), asked
+        if request.lines is None:
+            return self.parse(enumerate(request.items), "index", asked), asked
+        return self.parse(zip(request.lines, request.items, strict=True), "line", asked), asked
 
     def parse(self, items: Iterable[tuple[int, Any]], place: str, asked: Parameters) -> list[Item]:
         """Each item validated; the first bad one is raised where the caller wants that."""
         parsed = []
         for number, item in items:
-            here = {place: number + (place == "line")}
-            record = records.parse(item, use_bbox=self.encoder.use_bbox, **here)
+            record = records.parse(item, use_bbox=self.encoder.use_bbox, **{place: number})
             if isinstance(record, Rejected) and asked.on_error == "raise":
                 raise record.error
             parsed.append(record)
@@ -109,6 +113,29 @@ class Processor:
                 "load it with precision fp32, or train it with a lower learning rate",
             )
         return output[window.places] if self.task.per_word else output
+
+    def tried(self, window: Window, output: Array) -> Array | TfserveError:
+        """What ``computed`` gives, or its error."""
+        try:
+            return self.computed(window, output)
+        except ModelError as error:
+            return error
+
+    def settled(
+        self,
+        items: Sequence[Item],
+        prepared: Prepared,
+        tried: Sequence[Array | TfserveError],
+        asked: Parameters,
+    ) -> list[Answer]:
+        """An answer for each item; a window that failed fails its records alone, where that is
+        asked, and is raised elsewhere."""
+        failed = {i: one for i, one in enumerate(tried) if isinstance(one, TfserveError)}
+        if failed:
+            if asked.on_error == "raise":
+                raise next(iter(failed.values()))
+            items, prepared = _without(items, prepared, failed)
+        return self.postprocess(items, prepared, cast("Sequence[Array]", tried), asked)
 
     def logits(self, prepared: Prepared, computed: Sequence[Array]) -> list[Array]:
         """Logits of each record: ``(labels,)``, or ``(words, labels)`` for a task per word.
@@ -136,13 +163,35 @@ class Processor:
         answers: list[Answer] = []
         for item in items:
             if isinstance(item, Rejected):
-                answers.append({**item.extra, "error": item.error.as_dict()})
+                extra = {name: v for name, v in item.extra.items() if name not in OURS}
+                answers.append({**extra, "error": item.error.as_dict()})
                 continue
             answer = next(decoded)
             if next(cut).truncated:
                 answer["truncated"] = True
-            answers.append(answer | item.extra | answer)  # ours come first, and win
+            extra = {name: v for name, v in item.extra.items() if name not in TOLD}
+            answers.append(answer | extra | answer)  # ours come first, and win
         return answers
+
+
+def _without(
+    items: Sequence[Item], prepared: Prepared, failed: Mapping[int, TfserveError]
+) -> tuple[list[Item], Prepared]:
+    """The items with those rejected that have a window which failed, and what is left of them."""
+    kept: list[Item] = []
+    encoded, places = [], []
+    pairs = zip(prepared.encoded, prepared.places, strict=True)
+    for item in items:
+        if isinstance(item, Record):
+            record, windows = next(pairs)
+            error = next((failed[place] for place in windows if place in failed), None)
+            if error is not None:
+                kept.append(Rejected(error, item.extra))
+                continue
+            encoded.append(record)
+            places.append(windows)
+        kept.append(item)
+    return kept, Prepared(encoded, prepared.windows, places)
 
 
 def _pooled(record: Encoded, logits: Sequence[Array]) -> Array:

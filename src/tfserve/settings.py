@@ -102,7 +102,7 @@ class Settings:
         if count > self.max_records:
             raise TooLargeError(
                 "body.too_many",
-                f"found {count:,} records; expected at most {self.max_records:,} a request "
+                f"found more than {self.max_records:,} records; expected at most so many a request "
                 "(TFSERVE_MAX_RECORDS)",
             )
 

@@ -131,6 +131,18 @@ def test_an_endpoint_that_stays_busy_is_given_up(stubbed: Any, pauses: list[floa
     assert max(pauses) <= LONGEST_WAIT
 
 
+def test_a_record_that_is_too_much_alone_costs_itself(stubbed: Any, pauses: list[float]) -> None:
+    client, stubber = stubbed
+    told = json.dumps({"error": {"code": "body.too_slow", "message": "some 90 seconds of work"}})
+    for _ in range(2):  # of both records, then of the first
+        stubber.add_client_error("invoke_endpoint", "ModelError", told, 413)
+    stubber.add_response("invoke_endpoint", body([{"pred": 1}]))
+    records = [{"text": "a long one", "id": 5}, "b"]
+    found = asking.predict("ep", records, client=client)
+    assert found[1] == {"pred": 1} and pauses == []
+    assert found[0]["id"] == 5 and found[0]["error"]["code"] == "body.too_slow"
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_container_that_is_busy_or_starting_is_asked_again(status: int, stubbed: Any) -> None:
     client, stubber = stubbed

@@ -18,8 +18,8 @@ from tfserve.server.batcher import Batcher
 from tfserve.server.worker import BatchError, CrashError
 
 NONE = np.empty(0, np.int64)
-BAD, DEADLY = 13, 666
-"""Token ids that make a batch fail, and the worker die."""
+BAD, DEADLY, ENDLESS = 13, 666, 777
+"""Token ids that make a batch fail, the worker die, and a batch never end."""
 
 
 def window(*ids: int) -> Window:
@@ -51,6 +51,7 @@ class Worker:
         if self.ended.done():
             raise CrashError
         seconds = 1e-3 * len(windows) * max(map(len, windows)) / (2 if alone else 1)
+        seconds += 1e9 * any(ENDLESS in w.ids for w in windows)
         await asyncio.wait({asyncio.ensure_future(asyncio.sleep(seconds)), self.ended},
                            return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
         self.lanes -= 1
@@ -158,6 +159,15 @@ async def test_a_worker_that_can_do_nothing_any_more_is_replaced(
         await asyncio.sleep(0.1)
     assert len(started.workers) > 1
     await asyncio.sleep(60)
+    assert float((await batcher.run([window(1)])).outputs[0][0]) == 1
+
+
+@with_batcher
+async def test_a_worker_that_hangs_is_replaced(batcher: Batcher, started: Started) -> None:
+    with pytest.raises(ServingError, match="the process with the model died"):
+        await batcher.run([window(ENDLESS)])
+    await asyncio.sleep(60)
+    assert len(started.workers) == 2
     assert float((await batcher.run([window(1)])).outputs[0][0]) == 1
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -255,7 +256,7 @@ def test_a_bad_line_says_what_is_wrong_and_where() -> None:
     errors = items(b'{"text": }\n\n{"a": "\xff"}\n"ok"', JSON_LINES)[:3]
     assert [str(error) for error in errors] == [
         "found no JSON: Expecting value at line 1 column 10; expected one JSON value (line 1)",
-        "found an empty line; expected one JSON value (line 2)",
+        "found an empty line; expected a record (line 2)",
         "found a byte that is not UTF-8 at position 7; expected one JSON value (line 3)",
     ]
 
@@ -412,6 +413,37 @@ def test_csv(body: str, expected: list[Any]) -> None:
         request = decode(body.encode(), media_type)
         assert list(request.items) == expected
         assert request.by_line
+
+
+@pytest.mark.parametrize(
+    "body", ['text,id\na,1\n\n,2\n"two\nlines",3\nb\n\n\n', "text\tid\na\t1\n\n\t2\nb\n\n"]
+)
+def test_a_row_of_csv_is_known_by_its_line(body: str) -> None:
+    request = decode(body.encode(), "text/csv")
+    quoted = "," in body
+    assert list(request.lines or ()) == ([2, 3, 4, 5, 7] if quoted else [2, 3, 4, 5])
+    blank, wrong = request.items[1], request.items[-1]
+    assert isinstance(blank, RecordError) and isinstance(wrong, RecordError)
+    assert (blank.code, blank.place["line"]) == ("record.blank_line", 3)
+    assert (wrong.code, wrong.place["line"]) == ("record.columns", 7 if quoted else 5)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        (JSON_LINES, b"\n" * 1_000_000 + b'"x"'),
+        (JSON_LINES, b'"x"\n' * 300_000),
+        ("text/csv", b"text,id\n" + b"\n" * 1_000_000 + b"a,1"),
+        ("text/csv", b"text\tid\n" + b"a\t1\n" * 300_000),
+    ],
+)
+def test_of_too_many_lines_no_more_are_read_than_say_so(media_type: str, body: bytes) -> None:
+    tracemalloc.start()
+    request = decode(body, media_type, most=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(request.items) == 101
+    assert peak < 12 * len(body)  # a text of four bytes a character twice
 
 
 def test_a_csv_row_of_the_wrong_width_costs_itself_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -564,6 +565,20 @@ def test_each_token_is_owned_by_the_window_with_most_context(case: tuple[int, in
     spans = window_spans(count, content, stride)
     owners = owning_windows(np.arange(count), spans).tolist()
     assert owners == [plain_owner(token, spans, count) for token in range(count)]
+
+
+def test_a_text_of_many_words_and_windows_takes_little_memory() -> None:
+    count = 300_000
+    first = np.arange(count) - (np.arange(count) % 7 == 3)  # some words share a token
+    spans = window_spans(count, 62, 15)
+    assert len(spans) > 6000
+    tracemalloc.start()
+    owners = owning_windows(first, spans)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * count
+    for word in range(0, count, 20_011):
+        assert owners[word] == plain_owner(int(first[word]), spans, count)
 
 
 def test_the_middle_of_a_shared_stretch_is_where_windows_part() -> None:

@@ -507,7 +507,7 @@ def test_missing_boxes_are_a_bad_record(loaded: Loaded) -> None:
 def test_a_request_by_lines_answers_a_bad_line_in_its_place(by_line: bool, loaded: Loaded) -> None:
     predictor = hashing(loaded("classif"))
     line = RecordError("record.not_json", "found no JSON", line=30)  # it knows its own place
-    request = Request(["refund", {"id": 1}, line], by_line=by_line)
+    request = Request(["refund", {"id": 1}, line], lines=(1, 2, 3) if by_line else None)
     if not by_line:
         with pytest.raises(RecordError) as caught:
             predictor.answer(request)
@@ -520,7 +520,7 @@ def test_a_request_by_lines_answers_a_bad_line_in_its_place(by_line: bool, loade
 
 
 def test_a_request_by_lines_may_ask_to_be_refused_as_a_whole(loaded: Loaded) -> None:
-    request = Request(["refund", 5], {"on_error": "raise"}, by_line=True)
+    request = Request(["refund", 5], {"on_error": "raise"}, lines=(1, 2))
     with pytest.raises(RecordError) as caught:
         loaded("classif").answer(request)
     assert caught.value.place == {"line": 2}

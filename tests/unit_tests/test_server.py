@@ -439,7 +439,8 @@ def test_keys_are_wanted(trained: Trained, tmp_path: Path) -> None:
         assert document["servers"] == [{"url": "/models/tickets"}]
         assert document["security"] == [{"key": []}]
         assert "example" not in json.dumps(document["paths"])
-        assert client.predict(["late"], "/models/tickets/predict", Authorization="Bearer first")
+        prefixed = client.predict(["late"], "/models/tickets/predict", Authorization="Bearer first")
+        assert prefixed.status == 200
         assert client.ask("GET", "/models/tickets/ping").status == 200
         assert client.ask("GET", "/models/tickets/info").status == 401
         asked = {"Origin": "https://a.example", "Access_Control_Request_Method": "POST"}

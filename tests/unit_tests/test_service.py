@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Loaded
+from starlette.requests import Request as HttpRequest
 
 from tfserve.codecs import Request
 from tfserve.encoding import Window
-from tfserve.errors import BusyError, ModelError, ServingError, TooLargeError
+from tfserve.errors import (
+    BodyError,
+    BusyError,
+    ModelError,
+    ServingError,
+    TooLargeError,
+    UnavailableError,
+)
 from tfserve.processing import Processor
 from tfserve.records import Record, Rejected
 from tfserve.server import around
+from tfserve.server import body as body_module
 from tfserve.server import service as service_module
 from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import Computed
@@ -57,6 +69,116 @@ def test_a_window_that_failed_costs_its_records_alone(task: str, loaded: Loaded)
                 assert answer == wanted
         with pytest.raises((ServingError, ModelError)):
             _decode(processor, items, prepared, done, processor.asked())
+
+
+@pytest.mark.parametrize("lines", [None, (1, 2, 3)])
+def test_one_text_without_numbers_costs_itself_alone(
+    lines: Any, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = loaded("classif")
+    texts = ["where is my parcel", {"text": "refund", "pred": "mine", "error": "?"}, "late"]
+    expected = predictor.predict(texts)
+    plain = type(predictor.engine).run
+
+    def spoiled(self: Any, batch: Any, *, alone: bool) -> Any:
+        logits = np.array(plain(self, batch, alone=alone))
+        logits[batch.attention_mask.sum(-1) == len(predictor.preprocess(
+            [Record("late")]).windows[0])] = np.nan  # fmt: skip
+        return logits
+
+    monkeypatch.setattr(type(predictor.engine), "run", spoiled)
+    request = Request([*texts[:2], {"text": "late", "pred": "mine", "id": 7}], lines=lines)
+    if lines is None:
+        with pytest.raises(ModelError, match="NaN or infinity"):
+            predictor.answer(request)
+        found = list(predictor.stream(request.items))
+    else:
+        found = predictor.answer(request)
+    assert found[0] == expected[0] and found[1] == expected[1]
+    assert "error" not in expected[1] and expected[1]["pred"] != "mine"
+    assert found[2].keys() == {"id", "error"}
+    assert found[2]["error"]["code"] == "model.not_finite"
+
+
+def test_nothing_of_a_request_is_queued_before_it_was_admitted(loaded: Loaded) -> None:
+    predictor = loaded("classif")
+
+    async def main() -> list[tuple[float, int]]:
+        service = Service("nowhere", Settings())
+        processor = Processor(predictor.task, predictor.encoder)
+        service.batcher.failure, service.processor = None, processor
+        service.batcher.schedule = Schedule(1, 512)
+        seen = []
+
+        def admit(promise: Work, work: Work, records: int) -> None:
+            assert service.batcher.schedule is not None
+            seen.append((service.batcher.schedule.tokens, records))
+            raise BusyError("server.busy", "no")
+
+        service._admit = admit  # type: ignore[method-assign]
+        texts = ["a " * 200_000, *["short"] * 100]
+        with pytest.raises(BusyError):
+            await service.ask(Request(texts), "application/json", at_once=False)
+        return seen
+
+    assert asyncio.run(main()) == [(0, 101)]
+
+
+def test_a_body_larger_than_what_is_thrown_away_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(body_module, "DRAINED", 200)
+    parts = [b"x" * 100] * 4
+
+    async def receive() -> dict[str, Any]:
+        part = parts.pop()
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    request = HttpRequest({"type": "http", "method": "POST", "headers": []}, receive)
+    found = asyncio.run(body_module.read(request, Settings(), lambda _: None))
+    assert found == b"x" * 400 and not parts
+
+
+def test_gzip_of_many_members_and_padding_is_unpacked() -> None:
+    packed = gzip.compress(b"", mtime=0) * 20_000 + gzip.compress(b"text", mtime=0) + b"\0" * 100
+    assert body_module._unzip(packed, Settings()) == b"text"
+    with pytest.raises(BodyError, match="ends too early"):
+        body_module._unzip(gzip.compress(b"text" * 99)[:-9], Settings())
+    with pytest.raises(BodyError, match="is not gzip"):
+        body_module._unzip(gzip.compress(b"text") + b"more", Settings())
+
+
+def test_what_is_cut_off_when_the_server_stops_is_told_so() -> None:
+    async def main() -> None:
+        async def receive() -> Any:
+            await asyncio.sleep(60)
+
+        request = HttpRequest({"type": "http", "method": "POST", "headers": []}, receive)
+        asked = asyncio.ensure_future(body_module.wanted(request, asyncio.sleep(60), 60))
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(UnavailableError, match="the server is stopping"):
+            await asked
+
+    asyncio.run(main())
+
+
+def test_what_a_thread_holds_counts_until_it_ends() -> None:
+    async def main() -> None:
+        ended = threading.Event()
+
+        def slow() -> None:
+            time.sleep(0.3)
+            ended.set()
+
+        asked = asyncio.ensure_future(service_module._off(False, slow))
+        await asyncio.sleep(0.1)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert ended.is_set()
+
+    asyncio.run(main())
 
 
 def test_bodies_are_bounded_together() -> None:

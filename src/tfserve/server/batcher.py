@@ -28,6 +28,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 YOUNG = 60.0
 """Seconds."""
 
+HUNG = 300
+"""Seconds after which a batch will never end: the worker does not answer any more."""
+
 HOPELESS = 5
 """So many windows fail by themselves and none is computed: the worker is of no use any more."""
 
@@ -171,6 +174,7 @@ class Batcher:
             task.add_done_callback(self._tasks.discard)
 
     async def _compute(self, worker: Worker, schedule: Schedule, run: Run) -> None:
+        hung = asyncio.get_running_loop().call_later(HUNG, self._hung, worker)
         try:
             given, windows = now(), [job.window for job in run.jobs]
             logits, seconds, ended = await worker.run(windows, run.alone)
@@ -195,6 +199,12 @@ class Batcher:
             for job, output in zip(run.jobs, logits, strict=True):
                 job.started = max(job.started, ended - seconds)  # it may have waited there
                 self._settle(job, output)
+        finally:
+            hung.cancel()
+
+    def _hung(self, worker: Worker) -> None:
+        log.error("a batch has taken %d seconds: ending the worker", HUNG)
+        worker.process.kill()
 
     def _blame(self, worker: Worker, failed: Sequence[Job], error: BatchError) -> None:
         """Tell those who wait for a job that fails by itself."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import io
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -72,7 +74,7 @@ async def read(request: Request, settings: Settings, take: Callable[[int], None]
         settings.check_body(int(length) if length.isdecimal() else 0)
     except TooLargeError as error:
         refused = error
-    while more and size < DRAINED:
+    while more and (refused is None or size < DRAINED):
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -114,7 +116,7 @@ async def discard(receive: Callable[[], Awaitable[Any]]) -> None:
 async def wanted(request: Request, answering: Coroutine[Any, Any, T], seconds: float) -> T:
     """The answer, unless the client goes away before or it takes longer than ``seconds``.
 
-    Raises ClientDisconnect or UnavailableError.
+    Raises ClientDisconnect, or UnavailableError, also where the server stops before it is there.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -137,8 +139,10 @@ async def wanted(request: Request, answering: Coroutine[Any, Any, T], seconds: f
     try:
         return await answering
     except asyncio.CancelledError:
-        if reason is None:
-            raise
+        if reason is None:  # uvicorn waits no longer
+            raise UnavailableError(
+                "server.stopping", "the server is stopping, and this took too long: ask again"
+            ) from None
         if hasattr(task, "uncancel"):  # Python 3.11
             task.uncancel()
         raise reason from None
@@ -150,19 +154,13 @@ async def wanted(request: Request, answering: Coroutine[Any, Any, T], seconds: f
 
 def _unzip(body: bytes, settings: Settings) -> bytes:
     """Never more than a body may have: a small one can unpack to terabytes."""
-    parts, size = [], 0
-    while body:  # several files one behind the other are one
-        unpacking = zlib.decompressobj(wbits=31)
-        try:
-            part = unpacking.decompress(body, settings.max_body_mb * 1_000_000 + 1 - size)
-        except zlib.error:
-            raise BodyError(
-                "body.not_gzip", "the body is not gzip, as its Content-Encoding says"
-            ) from None
-        parts.append(part)
-        size += len(part)
-        settings.check_body(size)
-        if not unpacking.eof:
-            raise BodyError("body.not_gzip", "the gzipped body ends too early")
-        body = unpacking.unused_data.lstrip(b"\0")  # some writers pad
-    return b"".join(parts)
+    try:
+        found = gzip.GzipFile(fileobj=io.BytesIO(body)).read(settings.max_body_mb * 1_000_000 + 1)
+    except EOFError:
+        raise BodyError("body.not_gzip", "the gzipped body ends too early") from None
+    except (OSError, zlib.error):
+        raise BodyError(
+            "body.not_gzip", "the body is not gzip, as its Content-Encoding says"
+        ) from None
+    settings.check_body(len(found))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from tfserve import artifact, codecs
 from tfserve.artifact import Artifact
 from tfserve.codecs import Request
-from tfserve.errors import BusyError, ModelError, ServingError, TfserveError
+from tfserve.errors import BusyError, ModelError, ServingError
 from tfserve.processing import Item, Prepared, Processor
-from tfserve.records import Record, Rejected
+from tfserve.records import Record
 from tfserve.server.admission import Work, admit, check_room
 from tfserve.server.batcher import STARTING, Batcher, Computed, now
 from tfserve.server.graph import Graph, wanted
@@ -161,7 +161,8 @@ class Service:
         """
         at_once = len(body) <= AT_ONCE
         media_type = codecs.negotiate(accept)
-        request = await _off(at_once, codecs.decode, body, content_type)
+        most = self.settings.max_records
+        request = await _off(at_once, codecs.decode, body, content_type, most)
         return await self.ask(request, media_type, at_once)
 
     async def ask(self, request: Request, media_type: str, at_once: bool = True) -> Reply:
@@ -199,16 +200,21 @@ class Service:
         self, processor: Processor, items: Sequence[Item], asked: Parameters, at_once: bool
     ) -> list[_Part]:
         """Answers part by part."""
-        slots = asyncio.Semaphore(PARTS_AT_ONCE)
         parts = list(_parts(items))
-        promise = Work()
+        if not parts:
+            return []
+        # Nothing of a request is queued before all of it was admitted.
+        first = await _off(at_once, processor.preprocess, parts[0])
+        slots, promise = asyncio.Semaphore(PARTS_AT_ONCE), Work()
+        share = _share(processor, parts[0], items)
+        self._admit(promise, Work.of(first).times(share), len(items))
 
         async def one(part: Sequence[Item]) -> _Part:
             async with slots:
-                prepared = await _off(at_once, processor.preprocess, part)
+                prepared = first
+                if part is not parts[0]:
+                    prepared = await _off(at_once, processor.preprocess, part)
                 work = Work.of(prepared)
-                if part is parts[0]:
-                    self._admit(promise, work.times(_share(processor, part, items)), len(items))
                 # What is queued is no promise any more.
                 self.promised.add(promise.less(work))
                 done = await self.batcher.run(prepared.windows)
@@ -236,8 +242,19 @@ class Service:
 
 
 async def _off(at_once: bool, function: Callable[..., T], *arguments: Any) -> T:
-    """Call it here, or in a thread where that would hold up others."""
-    return function(*arguments) if at_once else await asyncio.to_thread(function, *arguments)
+    """Call it here, or in a thread where that would hold up others.
+
+    A thread cannot be cancelled: what it holds counts until it has ended.
+    """
+    if at_once:
+        return function(*arguments)
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        thread.cancelled() or thread.exception()  # which nobody asks for any more
+        raise
 
 
 def _decode(
@@ -247,42 +264,10 @@ def _decode(
     done: Computed,
     asked: Parameters,
 ) -> list[Answer]:
-    """Answers to the items; a window that failed fails its records alone, where that is asked."""
-    computed: list[Any] = []
-    failed: dict[int, TfserveError] = {}
-    for place, (window, output) in enumerate(zip(prepared.windows, done.outputs, strict=True)):
-        try:
-            if isinstance(output, ServingError):
-                raise output
-            computed.append(processor.computed(window, output))
-        except TfserveError as error:
-            computed.append(None)
-            failed[place] = error
-    if failed:
-        if asked.on_error == "raise":
-            raise next(iter(failed.values()))
-        items, prepared = _without(items, prepared, failed)
-    return processor.postprocess(items, prepared, computed, asked)
-
-
-def _without(
-    items: Sequence[Item], prepared: Prepared, failed: Mapping[int, TfserveError]
-) -> tuple[list[Item], Prepared]:
-    """The items with those rejected that have a window which failed, and what is left of them."""
-    kept: list[Item] = []
-    encoded, places = [], []
-    pairs = zip(prepared.encoded, prepared.places, strict=True)
-    for item in items:
-        if isinstance(item, Record):
-            record, windows = next(pairs)
-            error = next((failed[place] for place in windows if place in failed), None)
-            if error is not None:
-                kept.append(Rejected(error, item.extra))
-                continue
-            encoded.append(record)
-            places.append(windows)
-        kept.append(item)
-    return kept, Prepared(encoded, prepared.windows, places)
+    """Answers to the items."""
+    pairs = zip(prepared.windows, done.outputs, strict=True)
+    tried = [o if isinstance(o, ServingError) else processor.tried(w, o) for w, o in pairs]
+    return processor.settled(items, prepared, tried, asked)
 
 
 def _share(processor: Processor, part: Sequence[Item], items: Sequence[Item]) -> float:
