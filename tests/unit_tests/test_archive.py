@@ -40,7 +40,7 @@ def test_an_archive_holds_the_model_and_nothing_else(copied: Trained, tmp_path: 
     assert found == sorted(found)
     assert {"config.json", "model.safetensors", "tokenizer.json", "tfserve.json", INFERENCE,
             "code/tfserve/handlers.py", "code/jsonlines/__init__.py"} <= set(found)  # fmt: skip
-    assert not [n for n in found if "notes" in n or "pycache" in n or n.startswith(("/", "."))]
+    assert not [n for n in found if "notes.txt" in n or "pycache" in n or n.startswith(("/", "."))]
 
 
 def test_the_same_model_gives_the_same_bytes(copied: Trained, tmp_path: Path) -> None:
