@@ -43,7 +43,7 @@ def main() -> None:
 @click.option("--wait/--no-wait", default=True)
 @click.argument("tables", type=folder_type)
 def train(role: str, bucket: str, instance_type: str, wait: bool, tables: Path) -> None:
-    """Check TABLES, upload them and train on Spot instances."""
+    """Check TABLES, upload them and train on Spot instances; prints where the model will be."""
     from sagemaker.core.shapes import OutputDataConfig
 
     from tfserve import checks
@@ -66,7 +66,8 @@ def train(role: str, bucket: str, instance_type: str, wait: bool, tables: Path) 
         output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/{NAME}/models"),
     )
     trainer.train(sdk3.channels({"train": f"s3://{bucket}/{NAME}/tables"}), wait=wait)
-    click.echo(trainer._latest_training_job.training_job_name)
+    job = trainer._latest_training_job.training_job_name
+    click.echo(f"{job}: s3://{bucket}/{NAME}/models/{job}/output/model.tar.gz")
 
 
 @main.command()

@@ -79,9 +79,12 @@ def script(aws: Cloud, *arguments: str) -> str:
 
 def test_the_script_trains_transforms_and_cleans_up(aws: Cloud, tmp_path: Path) -> None:
     tables = str(tiny.data(tmp_path / "tables", "classif"))
-    job = script(aws, "train", "--role", ROLE, "--bucket", BUCKET, "--no-wait", tables)
+    said = script(aws, "train", "--role", ROLE, "--bucket", BUCKET, "--no-wait", tables)
+    job, model = said.split(": ")
     sagemaker = aws.client("sagemaker")
     found = sagemaker.describe_training_job(TrainingJobName=job)
+    folder = found["OutputDataConfig"]["S3OutputPath"]
+    assert model == f"{folder}/{job}/output/model.tar.gz"
     assert found["EnableManagedSpotTraining"] is True
     assert found["CheckpointConfig"]["S3Uri"] == f"s3://{BUCKET}/{NAME}/checkpoints"
     sagemaker.create_model(  # what `deploy` makes at AWS; the stand-in cannot take its request
