@@ -61,7 +61,7 @@ def quality(found: Results) -> str:
         first = max(middles, key=middles.__getitem__) if len(middles) == len(METHODS) else None
         notes = (
             list(values(found, name, "tfserve", metric).values())
-            for metric in ("ece", "ece_floor", "f1_micro_at_half")
+            for metric in ("ece", "ece_chance", "f1_micro_at_half")
         )
         seconds = (
             [line["seconds"] for line in found.get((name, m), {}).values()] for m in NAMES

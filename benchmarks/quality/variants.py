@@ -17,7 +17,7 @@ from methods import MOST, TASKS, tfserve_with
 from torch import nn
 
 from tfserve.tasks import Task, get
-from tfserve.training import loop, optimization
+from tfserve.training import optimization, plan
 from tfserve.training.loop import Loop
 from tfserve.training.pretrained import Pretrained
 
@@ -155,7 +155,7 @@ def low_rank(name: str, seed: int) -> Result:
 def at_frequencies(name: str, seed: int) -> Result:
     """The bias of the head begins with the frequencies of the labels, as multilabel's does."""
 
-    def head_bias(self: Task, labels: Any, weights: Any) -> Any:
+    def head_bias(self: Task, labels: Any) -> Any:
         found = np.concatenate([np.atleast_1d(self.target(label)) for label in labels])
         counts = np.bincount(found, minlength=len(self.labels))
         return np.log(counts / counts.sum()).clip(-9).astype(np.float32)
@@ -166,15 +166,14 @@ def at_frequencies(name: str, seed: int) -> Result:
 
 def at_zero(name: str, seed: int) -> Result:
     """The bias of a multilabel head begins at zero, as transformers has it."""
-    get(TASKS[name]).head_bias = lambda self, labels, weights: None  # type: ignore[method-assign]
+    get(TASKS[name]).head_bias = lambda self, labels: None  # type: ignore[method-assign]
     return tfserve_with()(name, seed)
 
 
 def longer(name: str, seed: int) -> Result:
     """Twice the epochs of the defaults."""
-    steps = -(-MOST["train"] // 16)
-    epochs = max(loop.EPOCHS, -(-loop.SMALL_TABLE_STEPS // steps))
-    return tfserve_with(num_train_epochs=2 * epochs)(name, seed)
+    steps = -(-MOST["train"] // plan.MOST_ROWS)
+    return tfserve_with(num_train_epochs=2 * plan.usual_epochs(steps))(name, seed)
 
 
 VARIANTS: dict[str, Method] = {
