@@ -15,9 +15,9 @@ import jsonlines
 from tqdm import tqdm
 
 from tfserve import records
-from tfserve.artifact import storing
 from tfserve.codecs import dumps, read_lines
 from tfserve.errors import StorageError
+from tfserve.files import storing
 from tfserve.outputs import Output, question
 from tfserve.tables import read_samples
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfserve import artifact
-from tfserve.artifact import MANIFEST, storing
+from tfserve.artifact import MANIFEST
 from tfserve.errors import ModelError
+from tfserve.files import storing
 
 LEVEL = 1
 """Of compression: weights hardly shrink, and every endpoint waits for the unpacking."""

@@ -12,24 +12,23 @@ whose files differ from it, is not a model that training finished writing.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from tfserve import engines, tasks
 from tfserve.encoding import Encoder, load_tokenizer
-from tfserve.errors import ModelError, StorageError
+from tfserve.errors import ModelError
+from tfserve.files import sha256, storing
+from tfserve.vendoring import write_code
 
 MANIFEST = "tfserve.json"
 SCHEMA = 1
@@ -37,23 +36,12 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-WEIGHTS = (".safetensors", ".safetensors.index.json")
-VENDORED = {"jsonlines": ("jsonlines",), "attrs": ("attr", "attrs")}
-"""What serving needs beside numpy and tokenizers, which every HuggingFace container has: the
-packages, and the modules that they are imported as."""
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05, "int8": 0.3}
+"""How far a golden answer's probabilities may be off before an engine is held to be wrong."""
 
+WEIGHTS = (".safetensors", ".safetensors.index.json")
 CARD, REPORT = "README.md", "report"
 """Of the model, for people: no answer depends on them."""
-
-CONTAINERS_OWN = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-"""What a container brings: nothing that we carry or install may replace it."""
-
-INFERENCE = '''"""What the HuggingFace inference containers call: tfserve's handlers."""
-
-from tfserve.handlers import input_fn, model_fn, output_fn, predict_fn
-
-__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
-'''
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +108,16 @@ class Artifact:
 
     def encoder(self) -> Encoder:
         """The encoder, from the tokenizer in the directory."""
-        return make_encoder(self.manifest, self.path / "tokenizer.json")
+        manifest = self.manifest
+        return Encoder(
+            load_tokenizer(self.path / "tokenizer.json"),
+            model_type=manifest.model_type,
+            max_length=manifest.max_length,
+            stride=manifest.stride,
+            per_word=tasks.get(manifest.task).per_word,
+            windowed=manifest.long_text == "window",
+            use_bbox=manifest.use_bbox,
+        )
 
 
 def make_task(manifest: Manifest) -> tasks.Task:
@@ -140,19 +137,6 @@ def golden_difference(manifest: Manifest, answers: Sequence[Any]) -> float:
         return float(max((task.distance(one, other) for one, other in pairs), default=0.0))
     except (AttributeError, KeyError, TypeError, ValueError):
         return math.inf
-
-
-def make_encoder(manifest: Manifest, tokenizer_file: Path) -> Encoder:
-    """The encoder that a manifest describes."""
-    return Encoder(
-        load_tokenizer(tokenizer_file),
-        model_type=manifest.model_type,
-        max_length=manifest.max_length,
-        stride=manifest.stride,
-        per_word=tasks.get(manifest.task).per_word,
-        windowed=manifest.long_text == "window",
-        use_bbox=manifest.use_bbox,
-    )
 
 
 def load(path: Path | str) -> Artifact:
@@ -259,54 +243,6 @@ def _graphs(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a StorageError that says what to do."""
-    try:
-        yield
-    except Exception as raised:
-        # safetensors tells of a full disk in an error of its own.
-        number = re.search(r"os error (\d+)", str(raised))
-        if isinstance(raised, OSError):
-            error = raised
-        elif type(raised).__name__ == "SafetensorError" and number is not None:
-            error = OSError(int(number[1]), os.strerror(int(number[1])))
-        else:
-            raise
-        cure = {
-            errno.ENOSPC: "free some space or choose another disk",
-            errno.EDQUOT: "free some space or choose another disk",
-            errno.EACCES: "choose a folder that you may write",
-            errno.EROFS: "choose a folder that is not read-only",
-        }.get(error.errno or 0, "check the folder")
-        reason = error.strerror or type(error).__name__
-        raise StorageError("storage.write", f"cannot write {path}: {reason}; {cure}") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file by atomic rename."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file by atomic rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def installed_versions(names: Sequence[str]) -> dict[str, str]:
     """The versions of those packages that are installed."""
     versions = {}
@@ -322,23 +258,3 @@ def _without_truncation(file: Path) -> None:
     if content.get("truncation") or content.get("padding"):
         content.update(truncation=None, padding=None)
         file.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-
-
-def vendor(folder: Path) -> None:
-    """Copy tfserve and what a HuggingFace container lacks into ``folder``.
-
-    What a model or a job never needs stays behind: the server, and the stack of ``tfserve deploy``.
-    """
-    # From where they are imported: in a training job they are such copies themselves.
-    modules = ("tfserve", *(name for names in VENDORED.values() for name in names))
-    for name in modules:
-        source = Path(str(import_module(name).__file__)).parent
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi", "server", "stack")
-        shutil.copytree(source, folder / name, ignore=ignored)
-
-
-def write_code(folder: Path) -> None:
-    """``inference.py`` and what it needs."""
-    folder.mkdir()
-    (folder / "inference.py").write_text(INFERENCE, "utf-8")
-    vendor(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ from tfserve.errors import HParamsError
 
 Array = npt.NDArray[Any]
 
-SPREAD = 0.5
+WIDE, NARROW = 1.0, 0.5
 """How far a temperature's logarithm is expected from where it is drawn to, before any row is seen:
-what few rows say does not move it far."""
+one of all labels from 1, one of a label from that of all, which few rows do not move far."""
 
 COOLEST, HOTTEST = 0.05, 20.0
 BINS = 15
@@ -64,26 +64,25 @@ class Aim:
         return cls(found[1], float(found[2]))
 
 
-def never_given(task: Any) -> set[str]:
-    """Labels of a task whose threshold no probability reaches."""
-    pairs = dict(zip(getattr(task, "labels", ()), getattr(task, "thresholds", ()), strict=False))
-    if getattr(task, "threshold", None) is not None:
-        pairs[task.positive] = task.threshold
-    return {label for label, threshold in pairs.items() if threshold >= NEVER}
+def never_given(thresholds: Mapping[str, float]) -> list[str]:
+    """Labels whose threshold no probability reaches."""
+    return sorted(label for label, threshold in thresholds.items() if threshold >= NEVER)
 
 
-def temperature(loss: Callable[[float], float], around: float = 1.0) -> float:
+def temperature(loss: Callable[[float], float], around: float | None = None) -> float:
     """The temperature at which held-out rows are the likeliest.
 
     Parameters
     ----------
     loss : the summed negative log-likelihood of the rows at a temperature
-    around : what it is expected to be, as far as the rows leave it open
+    around : that of all labels, for one of them, which stays near it as far as its rows leave it
+        open
     """
+    expected, spread = (1.0, WIDE) if around is None else (around, NARROW)
     from scipy.optimize import minimize_scalar
 
     def cost(log: float) -> float:
-        return loss(math.exp(log)) + (log - math.log(around)) ** 2 / (2 * SPREAD**2)
+        return loss(math.exp(log)) + (log - math.log(expected)) ** 2 / (2 * spread**2)
 
     bounds = (math.log(COOLEST), math.log(HOTTEST))
     found = minimize_scalar(cost, bounds=bounds, method="bounded")
@@ -117,7 +116,7 @@ def sigmoid_loss(logits: Array, targets: Array) -> Callable[[float], float]:
 def calibration_bins(confidence: Array, right: Array) -> tuple[Array, Array, Array]:
     """Of bins of like confidence that hold anything: how much, the mean confidence, and the share
     that is right."""
-    bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
+    bins = _bins(confidence)
     counts = np.bincount(bins, minlength=BINS)
     sure = np.bincount(bins, confidence, minlength=BINS)
     hits = np.bincount(bins, np.asarray(right, np.float64), minlength=BINS)
@@ -130,6 +129,21 @@ def calibration_error(confidence: Array, right: Array) -> float:
     confidence, 0..1."""
     counts, sure, hits = calibration_bins(confidence, right)
     return float(np.average(np.abs(sure - hits), weights=counts)) if len(counts) else 0.0
+
+
+def chance_error(confidence: Array) -> float:
+    """What ``calibration_error`` is to be expected of so few rows though every confidence is true.
+
+    In each bin the number of those that are right is nearly normal around what is expected, with
+    the sum of p (1 - p) as its variance.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    spread = np.bincount(_bins(confidence), confidence * (1 - confidence), minlength=BINS)
+    return float(np.sqrt(2 / np.pi * spread).sum() / max(1, len(confidence)))
+
+
+def _bins(confidence: Array) -> Array:
+    return np.asarray(np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1))
 
 
 def top_error(probabilities: Array, targets: Array) -> float:

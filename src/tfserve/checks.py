@@ -18,9 +18,11 @@ from tfserve.tables import Table
 
 PERCENTILES = (50, 90, 95, 99, 100)
 MAX_LABELS_SHOWN, MAX_LABEL = 30, 60
-MANY, IMBALANCED = 10, 10
-"""More labels than so that occur once, and more than half of all, look like another task's; how
-many times as common as another a label is told."""
+MANY = 10
+"""More labels than so that occur once, over half of all, look like those of another task."""
+
+IMBALANCED = 10
+"""From so many times as common as the rarest on, the commonest label is told."""
 
 
 @dataclass

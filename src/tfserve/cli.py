@@ -239,7 +239,7 @@ def call(
 @click.argument("model")
 @click.option("--engine", default="openvino", help="openvino or onnx.", show_default=True)
 @click.option("--output", help="A new folder without the weights. Default: add it to MODEL.")
-@click.option("--int8", is_flag=True, help="Products in int8, if dev loses next to nothing by it.")
+@click.option("--int8", is_flag=True, help="Matrix products in int8, if dev's metric hardly drops.")
 @click.option("--dev", help="A labelled file, for --int8.")
 def export(model: str, engine: str, output: str | None, int8: bool, dev: str | None) -> None:
     """Make the graph of the MODEL directory that another engine runs on CPUs."""

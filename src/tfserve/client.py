@@ -61,9 +61,19 @@ class Refused(Exception):  # noqa: N818
         self.retry_after = retry_after
 
 
-def predict(url: str, records: Iterable[Any], *given: Any, **more: Any) -> list[Answer]:
-    """Answers to ``records``, in their order; takes what ``stream`` takes."""
-    return list(stream(url, records, *given, **more))
+def predict(
+    url: str,
+    records: Iterable[Any],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    key: str | None = None,
+    workers: int = 4,
+    max_bytes: int = MAX_BYTES,
+    max_records: int = MAX_RECORDS,
+) -> list[Answer]:
+    """Answers to ``records``, in their order; parameters and errors are those of ``stream``."""
+    bounds = {"workers": workers, "max_bytes": max_bytes, "max_records": max_records}
+    return list(stream(url, records, parameters, key=key, **bounds))
 
 
 def stream(
@@ -206,8 +216,7 @@ def _ask(send: Send, items: list[str], parameters: Mapping[str, Any], first: int
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            predictions: list[Answer] = send(_body(items, parameters))["predictions"]
-            return predictions
+            return _predictions(send(_body(items, parameters)), len(items))
         except Refused as refused:
             if refused.slow and len(items) > 1:
                 middle = len(items) // 2
@@ -223,6 +232,19 @@ def _ask(send: Send, items: list[str], parameters: Mapping[str, Any], first: int
             longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
             time.sleep(refused.retry_after + random.uniform(0, longest))
     raise AssertionError("unreachable")
+
+
+def _predictions(answer: Any, records: int) -> list[Answer]:
+    """What an answer holds; whatever stands between may answer something else with a 200."""
+    found = answer.get("predictions") if isinstance(answer, dict) else None
+    if not isinstance(found, list) or len(found) != records:
+        kind = "something else" if not isinstance(found, list) else f"{len(found)} predictions"
+        raise EndpointError(
+            "endpoint.answer",
+            f"found {kind} as the answer to {records} records; expected a prediction for each: is "
+            "this the address of tfserve?",
+        )
+    return found
 
 
 def _unanswered(item: str, problem: EndpointError) -> Answer:
@@ -254,7 +276,9 @@ def found(message: str) -> EndpointError | None:
             inner = json.loads(message)
         except ValueError:
             return None
-        inner = inner.get("error", inner) if isinstance(inner, dict) else {}
+        inner = inner.get("error", inner) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict):
+            return None
         message = str(inner.get("message", ""))
         if isinstance(inner.get("code"), str):
             return EndpointError(inner["code"], message, index=inner.get("index"))

@@ -24,7 +24,13 @@ from typing import Any
 import jsonlines
 
 from tfserve import delimited
-from tfserve.errors import BodyError, MediaTypeError, RecordError, RequestError
+from tfserve.errors import (
+    BodyError,
+    MediaTypeError,
+    NotAcceptableError,
+    RecordError,
+    RequestError,
+)
 from tfserve.records import SURROGATE
 
 JSON = "application/json"
@@ -77,9 +83,8 @@ def loads(text: str | bytes) -> Any:
 def dumps(value: Any) -> str:
     """Compact JSON on one line, characters as they are, never NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if SURROGATE.search(
-        text
-    ):  # half a pair, in a key that travels along: UTF-8 has no bytes for it
+    # Half a pair, in a key that travels along: UTF-8 has no bytes for it.
+    if SURROGATE.search(text):
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text
 
@@ -87,7 +92,7 @@ def dumps(value: Any) -> str:
 def decode(
     body: bytes | bytearray | str, content_type: str | None = None, most: int | None = None
 ) -> Request:
-    """Read a request body; of one with more than ``most`` lines so many and one are read.
+    """Read a request body: of lines ``most`` and one more at the most, which tells of too many.
 
     Raises
     ------
@@ -118,7 +123,7 @@ def decode(
 def negotiate(accept: str | None) -> str:
     """The media type to answer in: JSON or JSON Lines, by an Accept header.
 
-    Raises MediaTypeError (406) when the header allows neither.
+    Raises NotAcceptableError (406) when the header allows neither.
     """
     ranges = [part.strip() for part in (accept or "*/*").split(",")]
     weighted = []
@@ -136,7 +141,7 @@ def negotiate(accept: str | None) -> str:
             return name
         if name in (JSON, "*/*", "application/*", ""):
             return JSON
-    raise MediaTypeError(
+    raise NotAcceptableError(
         "accept.unsupported",
         f"found Accept {str(accept)[:100]!r}; expected {JSON} or {JSON_LINES}",
     )
@@ -152,8 +157,8 @@ def encode(answers: Iterable[dict[str, Any]], accept: str | None = None) -> str:
 def read_lines(lines: Iterable[str] | Iterable[bytes], *, blank_end: bool = True) -> Iterator[Any]:
     """JSON Lines, lazily: each line's value, or the RecordError that it is.
 
-    Blank lines at the end are no lines, unless there are none by ``blank_end``; one before a line
-    that is not blank is an error. A line may hold a whole body of one record, as clients of the
+    Blank lines at the end are skipped; without ``blank_end`` each is an error, as one before a line
+    that is not blank is in any case. A line may hold a whole body of one record, as clients of the
     JSON form write it.
     """
     bare = (

@@ -15,21 +15,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tfserve import artifact, engines
 from tfserve.archive import unpack
-from tfserve.artifact import CONTAINERS_OWN, Artifact
+from tfserve.artifact import TOLERANCE, Artifact
 from tfserve.errors import ModelError, TfserveError
-from tfserve.predictor import TOLERANCE
+from tfserve.vendoring import CONTAINERS_OWN, VENDORED
 
 PROBE = Path(__file__).with_name("probe.py")
 SECONDS = 600
 """A container that takes longer to start is given up by SageMaker."""
-
-CARRIED = ("tfserve", "jsonlines", "attr")
-"""Packages in ``code/``, by the names that they are imported under."""
 
 ARITY = {"model_fn": (1, 2), "input_fn": (2, 3), "predict_fn": (2, 3), "output_fn": (2, 3)}
 """Parameters that the toolkit allows, defaults included: its own, and ``context``."""
@@ -102,7 +100,7 @@ def _code(code: Path) -> Iterator[Finding]:
         message = "found no code/inference.py; the container would use its own default handler"
         yield Finding(WRONG, "code", f"{message}: train again, or copy code/ from training")
         return
-    for name in CARRIED:
+    for name in ("tfserve", *chain.from_iterable(VENDORED.values())):
         if not (code / name).is_dir():
             message = f"found no code/{name}, which the HuggingFace containers do not have"
             yield Finding(WRONG, "code", f"{message}: train again, or copy code/ from training")
@@ -151,7 +149,7 @@ def _probed(found: Artifact) -> Iterator[Finding]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TFSERVE_")} | settings
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(PROBE), str(found.path)],
+            [sys.executable, "-I", "-B", str(PROBE), str(found.path)],  # and compile nothing there
             input=json.dumps(asked),
             capture_output=True,
             text=True,

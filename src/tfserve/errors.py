@@ -17,7 +17,8 @@
         ├── BodyError           the body as a whole
         ├── RecordError         one record of it
         ├── ParameterError      a parameter beside the records
-        ├── MediaTypeError      Content-Type or Accept
+        ├── MediaTypeError      Content-Type
+        ├── NotAcceptableError  Accept
         ├── AccessError         a key that is missing or wrong
         └── TooLargeError       a limit was passed
 
@@ -41,7 +42,7 @@ MAX_PROBLEMS_SHOWN = 20
 class TfserveError(Exception):
     """Base of all errors of this library."""
 
-    status: ClassVar[int] = 400
+    status: ClassVar[int] = 500
 
     def __init__(self, code: str, message: str, **place: Any) -> None:
         super().__init__(message)
@@ -113,8 +114,6 @@ class CloudError(TfserveError):
 class ServingError(TfserveError):
     """The server failed; the client did nothing wrong."""
 
-    status = 500
-
 
 class UnavailableError(ServingError):
     """The server cannot answer now."""
@@ -123,13 +122,15 @@ class UnavailableError(ServingError):
 
 
 class BusyError(ServingError):
-    """Too much waits to be answered in time; ``retry_after`` says in how many seconds it is not."""
+    """Too much waits to be answered in time; ``retry_after`` are the seconds to wait."""
 
     status = 429
 
 
 class RequestError(TfserveError):
     """What a client sent cannot be answered."""
+
+    status = 400
 
 
 class BodyError(RequestError):
@@ -145,11 +146,15 @@ class ParameterError(RequestError):
 
 
 class MediaTypeError(RequestError):
-    """A Content-Type that cannot be read (415), or an Accept that cannot be served (406)."""
+    """A Content-Type or Content-Encoding that cannot be read."""
 
-    @property
-    def status(self) -> int:  # type: ignore[override]
-        return 406 if self.code == "accept.unsupported" else 415
+    status = 415
+
+
+class NotAcceptableError(RequestError):
+    """An Accept that cannot be served."""
+
+    status = 406
 
 
 class AccessError(RequestError):
@@ -161,7 +166,7 @@ class AccessError(RequestError):
 class TooLargeError(RequestError):
     """A body or a record is over a limit."""
 
-    status: ClassVar[int] = 413
+    status = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,5 +205,6 @@ def missing_extra(package: str, extra: str) -> InstallError:
     """The error for an import that fails because an extra was not installed."""
     return InstallError(
         "install.missing_extra",
-        f"this needs the package {package}, which is not installed: pip install 'tfserve[{extra}]'",
+        f"this needs the package {package}, which is not installed; the extra {extra} brings it: "
+        f"pip install '.[{extra}]' in a checkout of tfserve",
     )

@@ -11,11 +11,12 @@ from typing import Any
 
 import jsonlines
 
-from tfserve.artifact import Manifest, storing, write_json
+from tfserve.artifact import Manifest
 from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference, differences
+from tfserve.files import storing, write_json
 
 log = logging.getLogger("tfserve")
 

@@ -14,10 +14,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tfserve import artifact, engines, tables
-from tfserve.artifact import MANIFEST, WEIGHTS, Artifact, sha256, storing
+from tfserve.artifact import MANIFEST, WEIGHTS, Artifact
 from tfserve.conversion import convert
 from tfserve.errors import ModelError, StorageError
+from tfserve.files import sha256, storing, write_json
 from tfserve.quantization import Quantized, quantize
+from tfserve.vendoring import write_code
 
 
 def export(
@@ -111,7 +113,7 @@ def _write(found: Artifact, engine: str, graph: Path, output: Path) -> None:
             staging.chmod(0o755)
             for name in kept:
                 shutil.copyfile(found.path / name, staging / name)
-            artifact.write_code(staging / "code")  # an older one may know of no graphs
+            write_code(staging / "code")  # an older one may know of no graphs
             _list(found, staging, kept | _hashes(_copied(graph, staging / engine), engine))
             staging.rename(output)
         finally:
@@ -128,7 +130,7 @@ def _copied(graph: Path, target: Path) -> Path:
 
 def _list(found: Artifact, path: Path, files: dict[str, str]) -> None:
     """Write the manifest of these files."""
-    artifact.write_json(path / MANIFEST, asdict(replace(found.manifest, files=files)))
+    write_json(path / MANIFEST, asdict(replace(found.manifest, files=files)))
 
 
 def _hashes(folder: Path, name: str) -> dict[str, str]:

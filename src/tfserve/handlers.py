@@ -15,7 +15,7 @@ from typing import Any
 
 from tfserve import codecs
 from tfserve.codecs import Request
-from tfserve.errors import RequestError, TfserveError
+from tfserve.errors import TfserveError
 from tfserve.predictor import Predictor, load
 from tfserve.settings import Settings
 from tfserve.tasks.base import Answer
@@ -82,7 +82,7 @@ def predict_fn(
 def output_fn(prediction: list[Answer] | Refused, accept: str | None, context: Any = None) -> str:
     """Encode answers as JSON or JSON Lines; an error object where the request was refused.
 
-    Raises MediaTypeError (406) where there is no context.
+    Raises NotAcceptableError (406) where there is no context.
     """
     if not isinstance(prediction, Refused):
         try:
@@ -90,8 +90,7 @@ def output_fn(prediction: list[Answer] | Refused, accept: str | None, context: A
         except TfserveError as error:
             prediction = _refused(error, context)
     reason = prediction.error
-    status = reason.status if isinstance(reason, RequestError) else 500
-    context.set_response_status(status, reason.code, 0)
+    context.set_response_status(reason.status, reason.code, 0)
     return codecs.dumps(reason.as_dict())
 
 

@@ -8,6 +8,7 @@ nearest known one. All problems are reported together.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -27,12 +28,13 @@ TRUE, FALSE, NONE = ("true", "1", "yes"), ("false", "0", "no"), ("", "none", "nu
 class Range:
     """Where a hyperparameter is worth searching: from ``low`` to ``high``, or one of ``choices``.
 
-    ``log`` says that a factor matters, not a difference.
+    ``log`` says that a factor matters, not a difference; ``whole`` that only whole numbers count.
     """
 
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    whole: bool = False
     choices: tuple[int, ...] = ()
 
 
@@ -55,7 +57,7 @@ class HParams:
         float,
         "Passes over train. Default: 3, or as many as make 600 steps, at most 20.",
         above=0,
-        search=Range(low=2, high=20),
+        search=Range(low=2, high=20, whole=True),
     )
     max_steps: int | None = _hp(
         None, int, "Optimizer steps; overrides num_train_epochs. -1 means not set.", least=1
@@ -173,7 +175,7 @@ class HParams:
     precision: str = _hp(
         "auto",
         str,
-        "Number format of the matrix products; auto: bf16 where it is the faster.",
+        "Number format of the matrix products; auto: bf16 where it is faster.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     seed: int = _hp(42, int, "Seed of everything random.", least=0, most=2**31 - 1)
@@ -223,6 +225,15 @@ class HParams:
     def as_dict(self) -> dict[str, Any]:
         """All values by name, JSON-ready."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def decoded(value: Any) -> Any:
+    """A value of the config file, whose strings are JSON-encoded by some of the SDKs' classes."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            decoded = json.loads(value)
+            return decoded if isinstance(decoded, str) or decoded is None else value
+    return value
 
 
 def searched(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfserve.errors import DataError, HParamsError, Problem, StoppedError, TfserveError
-from tfserve.hparams import HParams
+from tfserve.hparams import HParams, decoded
 from tfserve.tables import SPLITS
 
 CHANNELS = {**SPLITS, "train": ("train", "training")}
@@ -141,15 +141,6 @@ def _json_object(text: str, place: str) -> dict[str, Any]:
         raise HParamsError("hparams.not_json", f"cannot read {place}: {error}") from None
     if not isinstance(value, dict):
         raise HParamsError("hparams.not_json", f"{place}: expected a JSON object")
-    return value
-
-
-def decoded(value: Any) -> Any:
-    """A value of the config file, whose strings are JSON-encoded by some of the SDKs' classes."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            decoded = json.loads(value)
-            return decoded if isinstance(decoded, str) or decoded is None else value
     return value
 
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from tfserve.artifact import MANIFEST, sha256, write_json
+from tfserve.artifact import MANIFEST
 from tfserve.errors import StorageError
+from tfserve.files import sha256, write_json
 
 
 class Output:

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from tfserve import artifact, engines, tasks
-from tfserve.artifact import Artifact
+from tfserve.artifact import TOLERANCE, Artifact
 from tfserve.batching import Batch, collate, plan
 from tfserve.codecs import Request
 from tfserve.conversion import convert
@@ -38,9 +38,6 @@ CHUNK_CHARACTERS = 250_000
 """A stream is answered in chunks under both bounds: enough to sort by length, flat in memory, and
 few answers are lost where it breaks off. The first chunks are smaller: whoever waits sees answers.
 """
-
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05, "int8": 0.3}
-"""How far a golden answer's probabilities may be off before an engine is held to be wrong."""
 
 
 class Predictor(Processor):
@@ -154,7 +151,7 @@ def load(
     ----------
     engine : what computes: one of ``tfserve.engines.names()``, or ``auto``: on a CPU the one whose
         graph was exported into the directory, elsewhere torch
-    precision : ``auto`` (bf16 where it is the faster, unless the golden answers forbid it),
+    precision : ``auto`` (bf16 where it is faster, unless the golden answers forbid it),
         ``fp32``, ``bf16`` or ``fp16``
     parameters : of every request that does not give its own
 

@@ -24,7 +24,7 @@ Item = Record | Rejected
 
 TOLD = ("error", "truncated")
 OURS = (*TOLD, "pred", "proba", "scores", "entities")
-"""Keys of answers, which do not travel along: of any answer, and of one that there is none of."""
+"""Keys of a record that do not travel along: into any answer, and into an error in its place."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from tfserve.batching import plan
 from tfserve.errors import ModelError
 from tfserve.predictor import Predictor, assemble
 from tfserve.tables import Table
-from tfserve.tasks.base import MINIMISED
 
 MOST_LOST = 0.005
 """Of the dev metric, that int8 may cost: half a point, or that share of an error."""
@@ -71,10 +70,13 @@ def quantize(found: Artifact, module: Any, table: Table, graph: Path, target: Pa
     after = assemble(found, module.load(target))
     task = before.task
     full, small = _metric(before, table), _metric(after, table)
-    lost = (small - full) / full if task.metric in MINIMISED else full - small
+    if task.greater_is_better(task.metric):
+        worse = full - small > MOST_LOST
+    else:
+        worse = small > full * (1 + MOST_LOST)
     faster = _faster(before, after, table)
     result = Quantized(task.metric, full, small, before.engine.precision, faster)
-    if lost > MOST_LOST or faster <= 1:
+    if worse or faster <= 1:
         raise ModelError(
             "model.int8",
             f"int8 is not worth it: {result}; expected to lose at most {MOST_LOST} and to be "

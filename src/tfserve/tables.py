@@ -314,7 +314,7 @@ def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
     held = tuple(row for i, row in enumerate(train.rows) if i in chosen)
     try:
         task.fit([row.label for row in kept])
-    except (RecordError, IndexError):
+    except RecordError:
         message = "found too few rows to hold some out as dev; expected more, or a dev file"
         raise DataError([Problem("data.too_few", message, train.name)]) from None
     return Table(train.name, kept), Table(f"{train.name} (held out)", held)

@@ -86,10 +86,9 @@ class Labels:
         return np.array([2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0 for a, b in pairs])
 
     @cached_property
-    def _occurring(self) -> float:
-        """The share of the labels in an average that occur in some row; the others' F1 is 0."""
-        _, given, gold = self._counts(None)
-        return float(np.mean(given + gold > 0)) if self.labels else 0.0
+    def _findable(self) -> Array:
+        """Whether some row has a label, ``(labels,)``; the F1 of the others is 0 in any rows."""
+        return np.asarray(self._counts(None)[2] > 0)
 
     def _counts(self, weights: Array | None) -> list[Array]:
         """Hits, given and gold units of each label."""
@@ -103,7 +102,9 @@ class Labels:
         hits, given, gold = self._counts(weights)
         f1 = _share(2 * hits, given + gold)
         # What a label that these rows happen to lack would add is what the others do.
-        macro = float(_share(f1.sum(), (given + gold > 0).sum())) * self._occurring
+        there = self._findable & (given + gold > 0)
+        macro = float(_share(f1[there].sum(), there.sum() * len(self.labels)))
+        macro *= float(self._findable.sum())
         micro = float(_share(2 * hits.sum(), given.sum() + gold.sum()))
         exact = float(np.average(self.right, weights=weights))
         found = {

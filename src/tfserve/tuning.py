@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfserve.artifact import storing, write_json
 from tfserve.errors import HParamsError, ModelError, StorageError, missing_extra
+from tfserve.files import storing, write_json
 from tfserve.hparams import HParams, Range, searched
 from tfserve.tasks import get
-from tfserve.tasks.base import MINIMISED
 from tfserve.training import train
 
 try:
@@ -74,8 +73,9 @@ def tune(
     """
     hp, output = HParams.parse(hparams), Path(output_dir)
     ranges = searched(search, hparams)
-    metric = get(hp.task_name).metric_for_best_model(hp.metric_for_best_model)
-    sign = -1.0 if metric in MINIMISED else 1.0
+    task = get(hp.task_name)
+    metric = task.metric_for_best_model(hp.metric_for_best_model)
+    sign = 1.0 if task.greater_is_better(metric) else -1.0
     data = [str(folder) for folder in (train_dir, dev_dir, test_dir)]
     asked = {"hparams": hp.as_dict(), "search": sorted(ranges), "data": data}
     with storing(output):
@@ -158,8 +158,8 @@ def _next(output: Path, study: optuna.Study, ranges: Mapping[str, Range], number
 def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
     if found.choices:
         return optuna.distributions.CategoricalDistribution(found.choices)
-    if isinstance(found.low, int) and isinstance(found.high, int):
-        return optuna.distributions.IntDistribution(found.low, found.high, log=found.log)
+    if found.whole:
+        return optuna.distributions.IntDistribution(int(found.low), int(found.high), log=found.log)
     return optuna.distributions.FloatDistribution(found.low, found.high, log=found.log)
 
 

@@ -16,6 +16,7 @@ import pytest
 from conftest import Trained
 
 from tfserve import archive, doctor
+from tfserve.cli import main
 from tfserve.errors import ModelError, StorageError
 
 INFERENCE = "code/inference.py"
@@ -171,6 +172,14 @@ def test_a_model_packed_in_a_folder_is_told_from_one_at_the_root(
     assert "the files lie in my-model/" in wrong(tmp_path / "model.tar.gz")
 
 
+def refused(folder: Path) -> str:
+    """Why the archive in a folder is not unpacked beside it; nothing of it is."""
+    with pytest.raises(ModelError) as caught:
+        archive.unpack(folder / "model.tar.gz", folder / "unpacked")
+    assert not (folder / "unpacked").exists()
+    return caught.value.code
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt"])
 def test_paths_that_lead_out_of_an_archive_are_refused(name: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
@@ -178,6 +187,7 @@ def test_paths_that_lead_out_of_an_archive_are_refused(name: str, tmp_path: Path
         info.size = 1
         tar.addfile(info, io.BytesIO(b"x"))
     assert "expected plain files inside it" in wrong(tmp_path / "model.tar.gz")
+    assert refused(tmp_path) == "archive.unsafe"
     assert not (tmp_path / "outside.txt").exists()
 
 
@@ -187,12 +197,43 @@ def test_links_in_an_archive_are_refused(tmp_path: Path) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(info)
     assert "expected plain files inside it" in wrong(tmp_path / "model.tar.gz")
+    assert refused(tmp_path) == "archive.unsafe"
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00 cut off"])
 def test_a_file_that_is_no_archive_is_said(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.tar.gz").write_bytes(content)
     assert "as a gzipped tar" in wrong(tmp_path / "model.tar.gz")
+    assert refused(tmp_path) == "archive.unreadable"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_says_what_is_wrong_and_fails(
+    as_json: bool, copied: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = copied("classif")
+    (model / "config.json").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(model), *["--json"] * as_json])
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert said.err == ""
+    if as_json:
+        [finding] = json.loads(said.out)
+        assert (finding["level"], finding["topic"]) == ("wrong", "model")
+        assert finding["message"].startswith("found no config.json in ")
+    else:
+        assert said.out.startswith("wrong model        found no config.json in ")
+
+
+def test_the_command_ends_well_where_nothing_is_wrong(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", str(trained("classif"))])
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["ok", "model"], ["ok", "versions"], ["ok", "start"], ["ok", "answers"],
+    ]  # fmt: skip
+    assert not list(trained("classif").rglob("*.pyc"))
 
 
 def test_an_archive_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 import transformers
 from conftest import PretrainedFolder, Trained
 
-from tfserve import artifact, engines
+from tfserve import artifact, engines, files, vendoring
 from tfserve.artifact import MANIFEST, SCHEMA, Manifest
 from tfserve.batching import collate
 from tfserve.errors import ModelError, StorageError
@@ -289,7 +289,7 @@ def test_the_code_folder_serves_where_this_library_is_not_installed(
 def test_the_code_folder_holds_inference_and_no_compiled_files(trained: Trained) -> None:
     code = trained("classif") / "code"
     assert {path.name for path in code.iterdir()} >= {"inference.py", "tfserve", "jsonlines"}
-    assert (code / "inference.py").read_text("utf-8") == artifact.INFERENCE
+    assert (code / "inference.py").read_text("utf-8") == vendoring.INFERENCE
     package = Path(artifact.__file__).parent
     sources = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     copied = {str(path.relative_to(code / "tfserve")) for path in (code / "tfserve").rglob("*.py")}
@@ -507,10 +507,10 @@ def test_saving_leaves_other_files_of_the_folder_alone(
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "metrics.json"
-    artifact.write_json(file, {"naïve": 1})
+    files.write_json(file, {"naïve": 1})
     assert file.read_text("utf-8") == '{\n  "naïve": 1\n}\n'
     with pytest.raises(TypeError):
-        artifact.write_json(file, {"bad": object()})
+        files.write_json(file, {"bad": object()})
     assert json.loads(file.read_text("utf-8")) == {"naïve": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
@@ -518,7 +518,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_digests_are_those_of_sha256(tmp_path: Path) -> None:
     content = os.urandom((1 << 20) + 17)
     (tmp_path / "file").write_bytes(content)
-    assert artifact.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert files.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_versions_are_those_of_installed_packages() -> None:

@@ -14,7 +14,8 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from tfserve.aws import client as asking
-from tfserve.client import ATTEMPTS, LONGEST_WAIT
+from tfserve.aws import lambda_handler
+from tfserve.client import ATTEMPTS, LONGEST_WAIT, found
 from tfserve.errors import EndpointError, TooLargeError
 
 
@@ -220,3 +221,46 @@ def test_missing_credentials_are_said_at_once(pauses: list[float]) -> None:
         asking.predict("ep", ["a"], client=Endpoint(nobody))
     assert caught.value.code == "endpoint.connection"
     assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b'{"page": "sign in"}', "found something else as the answer to 2 records"),
+        (b"[1, 2]", "found something else as the answer to 2 records"),
+        (b'{"predictions": [{"pred": 1}]}', "found 1 predictions as the answer to 2 records"),
+        (b"<html>", "ep answers no JSON"),
+    ],
+)
+def test_an_answer_that_is_none_is_an_error(raw: bytes, says: str) -> None:
+    class Other:
+        def invoke_endpoint(self, **asked: Any) -> dict[str, Any]:
+            return {"Body": io.BytesIO(raw)}
+
+    with pytest.raises(EndpointError) as caught:
+        asking.predict("ep", ["a", "b"], client=Other())
+    assert caught.value.code == "endpoint.answer" and says in caught.value.message
+
+
+MESSAGES: list[tuple[str, dict[str, Any] | None]] = [
+    ('{"error": "Unauthorized"}', None),
+    ('{"error": null}', None),
+    ("null", None),
+    ("no JSON", None),
+    ('{"message": "{\\"code\\": 3}"}', None),
+    ('{"code": "body.empty", "message": "none", "index": 4}',
+     {"code": "body.empty", "message": "none", "index": 4}),
+    ('{"error": {"code": "body.empty", "message": "none"}}',
+     {"code": "body.empty", "message": "none"}),
+    ('{"code": 400, "message": "{\\"code\\": \\"body.empty\\", \\"message\\": \\"x\\"}"}',
+     {"code": "body.empty", "message": "x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "expected"), MESSAGES)
+def test_our_error_is_found_in_another_s_message_by_client_and_lambda_alike(
+    message: str, expected: dict[str, Any] | None
+) -> None:
+    error = found(message)
+    assert (error and error.as_dict()) == expected
+    assert lambda_handler._error(message) == expected

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfserve.errors import StorageError
-from tfserve.training.checkpoints import Checkpoints, State, Stop
+from tfserve.training.checkpoints import Checkpoints, State
+from tfserve.training.signals import Stop
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import tiny
 from processes import Process
 from safetensors.numpy import load_file
 
+Pair = list[Process]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -33,11 +35,32 @@ def arguments(folder: Path, hparams: dict[str, Any]) -> list[str]:
     return ["train", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
 
 
-def start(folder: Path, hparams: dict[str, Any]) -> list[Process]:
-    """Two processes, in a group as torchrun would make it."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def start(folder: Path, hparams: dict[str, Any], until: Callable[[Pair], None]) -> Pair:
+    """Two processes, in a group as torchrun would make it, of which ``until`` waits for something.
+
+    Where another program has taken their port meanwhile, they are started again with another one.
+    """
+    for last in (False, False, True):
+        pair = _pair(folder, hparams, free_port())
+        try:
+            until(pair)
+            break
+        except AssertionError:
+            if last or "EADDRINUSE" not in pair[0].err:
+                raise
+            with contextlib.suppress(ProcessLookupError):
+                pair[1].send(signal.SIGKILL)
+            pair[1].wait()
+    return pair
+
+
+def _pair(folder: Path, hparams: dict[str, Any], port: int) -> Pair:
     group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port)}  # fmt: skip
     given = arguments(folder, hparams)
@@ -57,8 +80,12 @@ def alone(folder: Path, hparams: dict[str, Any]) -> Path:
 
 def together(folder: Path, hparams: dict[str, Any]) -> Path:
     """Trained by two; ``folder`` is returned."""
-    for process in start(folder, hparams):
-        assert process.wait(300) == 0, process.err
+
+    def ended(pair: Pair) -> None:
+        for process in pair:
+            assert process.wait(300) == 0, process.err
+
+    start(folder, hparams, ended)
     return folder
 
 
@@ -149,12 +176,15 @@ def test_a_batch_with_fewer_rows_than_processes_counts_each_row_once(tmp_path: P
 def test_two_processes_of_which_one_is_stopped_go_on_to_the_same_weights(tmp_path: Path) -> None:
     pretrained = tiny.model(tmp_path / "pretrained")
     tiny.data(tmp_path / "data", "classif")
-    hp = tiny.hparams("classif", pretrained, max_steps=150, eval_steps=10)
+    hp = tiny.hparams("classif", pretrained, max_steps=60, eval_steps=10)
     whole = together(tmp_path / "whole", hp)
     for told in (0, 1):
         stopped = tmp_path / f"stopped{told}"
-        pair, checkpoints = start(stopped, hp), stopped / "checkpoints"
-        pair[told].wait_until(lambda folder=checkpoints: list(folder.glob("checkpoint-*")), 200)
+
+        def saved(pair: Pair, folder: Path = stopped / "checkpoints") -> None:
+            pair[0].wait_until(lambda: list(folder.glob("checkpoint-*")), 200)
+
+        pair = start(stopped, hp, saved)
         pair[told].send(signal.SIGTERM)
         assert [process.wait(120) for process in pair] == [143, 143]
         assert "stopped by SIGTERM" in pair[told].err
@@ -163,5 +193,5 @@ def test_two_processes_of_which_one_is_stopped_go_on_to_the_same_weights(tmp_pat
 
         together(stopped, hp)
         lines = (stopped / "rank0.out").read_text("utf-8").splitlines()
-        assert 0 < len([line for line in lines if line.startswith("{'loss'")]) < 15  # it did go on
+        assert 0 < len([line for line in lines if line.startswith("{'loss'")]) < 6  # it did go on
         assert largest_difference(whole, stopped) == 0.0

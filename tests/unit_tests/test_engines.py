@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from conftest import PretrainedFolder, Trained
 from tfserve import artifact, engines
 from tfserve.batching import Batch, collate
 from tfserve.encoding import Window
+from tfserve.engines import torch as torch_engine
 from tfserve.engines.torch import TorchEngine, load_pretrained, quiet, resolve_precision
 from tfserve.errors import ModelError
 from tfserve.records import Record
@@ -161,11 +163,44 @@ def test_autocast_leaves_the_weights_as_they_are(pretrained: PretrainedFolder) -
     np.testing.assert_array_equal(off, exact)
 
 
-def test_auto_is_a_precision_that_the_machine_has(trained: Trained) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert engines.load("torch", trained("classif")).precision in ("fp32", "bf16")
-    assert resolve_precision("auto", device) in ("fp32", "bf16")
-    assert resolve_precision("fp16", device) == "fp16"
+def test_a_gain_is_a_product_that_takes_less_time_in_the_other_precision() -> None:
+    left, right = torch.ones(64, 64), torch.ones(64, 64)
+
+    def once() -> object:
+        return left @ right
+
+    def often() -> object:
+        return [left @ right for _ in range(50)]
+
+    assert engines.gains(often, once)
+    assert not engines.gains(once, often)
+
+
+@pytest.fixture
+def _measured_anew() -> Iterator[None]:
+    """What this processor gains is measured once a process."""
+    torch_engine._cpu_gains_by_bf16.cache_clear()
+    yield
+    torch_engine._cpu_gains_by_bf16.cache_clear()
+
+
+@pytest.mark.usefixtures("_measured_anew")
+@pytest.mark.parametrize(("gain", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_a_processor_gains_by_it(
+    gain: bool, precision: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Any] = []
+
+    def gains(fp32: Any, other: Any) -> bool:
+        compared.append((fp32().dtype, other().dtype))
+        return gain
+
+    monkeypatch.setattr(torch_engine, "gains", gains)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engines.load("torch", trained("classif")).precision == precision
+    assert resolve_precision("auto", torch.device("cpu")) == precision
+    assert resolve_precision("fp16", torch.device("cpu")) == "fp16"
+    assert compared == [(torch.float32, torch.bfloat16)]
 
 
 def test_lanes_give_the_same_as_a_batch_alone(trained: Trained) -> None:

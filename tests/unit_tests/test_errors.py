@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import Trained
+from starlette.requests import Request
 
-from tfserve import errors
+from tfserve import errors, job
+from tfserve.aws.source import source_dir
 from tfserve.errors import (
     BodyError,
+    BusyError,
     DataError,
     HParamsError,
     InstallError,
     MediaTypeError,
     ModelError,
+    NotAcceptableError,
     ParameterError,
     Problem,
     RecordError,
@@ -21,7 +30,10 @@ from tfserve.errors import (
     StorageError,
     TfserveError,
     TooLargeError,
+    UnavailableError,
 )
+from tfserve.export import export
+from tfserve.server import body
 
 PLAIN_KINDS = [
     HParamsError,
@@ -34,6 +46,7 @@ PLAIN_KINDS = [
     RecordError,
     ParameterError,
     MediaTypeError,
+    NotAcceptableError,
     TooLargeError,
 ]
 
@@ -77,7 +90,7 @@ def test_what_a_client_cannot_cause_is_no_request_error(kind: type[TfserveError]
         (TooLargeError("record.too_long", "m"), 413),
         (MediaTypeError("content_type.unsupported", "m"), 415),
         (MediaTypeError("content_type.charset", "m"), 415),
-        (MediaTypeError("accept.unsupported", "m"), 406),
+        (NotAcceptableError("accept.unsupported", "m"), 406),
     ],
 )
 def test_status(error: TfserveError, status: int) -> None:
@@ -174,4 +187,67 @@ def test_a_missing_extra_is_named_with_its_cure() -> None:
     assert isinstance(error, InstallError)
     assert error.code == "install.missing_extra"
     assert "fastapi" in error.message
-    assert "pip install 'tfserve[server]'" in error.message
+    assert "pip install '.[server]'" in error.message
+
+
+def a_full_folder(folder: Path) -> None:
+    (folder / "mine.txt").touch()
+    source_dir(folder)
+
+
+def hyperparameters_in_half(folder: Path) -> None:
+    job.hyperparameters([], {"SM_HPS": '{"seed": '})
+
+
+def hyperparameters_in_a_list(folder: Path) -> None:
+    (folder / "input" / "config").mkdir(parents=True)
+    (folder / "input" / "config" / "hyperparameters.json").write_text("[1]", "utf-8")
+    job.hyperparameters([], {"SAGEMAKER_BASE_DIR": str(folder)})
+
+
+def too_many_bodies(_: Path) -> None:
+    bodies = body.Bodies(100)
+    with bodies.held() as one, bodies.held() as other:
+        one(80)
+        other(30)
+
+
+def a_server_that_stops(_: Path) -> None:
+    async def main() -> None:
+        async def silent() -> Any:
+            await asyncio.sleep(60)
+
+        request = Request({"type": "http", "method": "POST", "headers": []}, silent)
+        asked = asyncio.ensure_future(body.wanted(request, asyncio.sleep(60), 60))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asked
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("provoke", "kind", "code"),
+    [
+        (a_full_folder, StorageError, "storage.not_empty"),
+        (hyperparameters_in_half, HParamsError, "hparams.not_json"),
+        (hyperparameters_in_a_list, HParamsError, "hparams.not_json"),
+        (too_many_bodies, BusyError, "server.bodies_full"),
+        (a_server_that_stops, UnavailableError, "server.stopping"),
+    ],
+)
+def test_an_error_has_the_code_that_programs_compare(
+    provoke: Callable[[Path], None], kind: type[TfserveError], code: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind) as caught:
+        provoke(tmp_path)
+    assert caught.value.code == code
+
+
+def test_an_export_that_would_write_over_something_has_its_code(
+    trained: Trained, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError) as caught:
+        export(trained("classif"), "openvino", output=tmp_path)
+    assert caught.value.code == "storage.exists"
+    assert not list(tmp_path.iterdir())

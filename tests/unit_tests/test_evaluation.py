@@ -11,11 +11,14 @@ import tiny
 from conftest import Loaded
 
 from tfserve import tables, tasks
+from tfserve.calibration import calibration_error, chance_error
+from tfserve.errors import ModelError
 from tfserve.evaluation import evaluate
 from tfserve.evaluation.bootstrap import differences, intervals
 from tfserve.evaluation.items import Collector
 from tfserve.evaluation.notes import notes
-from tfserve.evaluation.spans import slips
+from tfserve.evaluation.spans import Slip, slips
+from tfserve.predictor import Predictor
 from tfserve.tallies import Labels, Numbers
 
 
@@ -180,8 +183,18 @@ def test_an_error_of_an_entity_has_a_kind(gold: str, given: str, kinds: list[str
     answer = {"pred": tags, "proba": [0.9] * len(tags)}
     found = slips([gold.split()], [answer])
     assert sorted(slip.kind for slip in found) == sorted(kinds)
-    assert all(slip.proba == pytest.approx(0.9) for slip in found)
     assert all((slip.gold is None) == (slip.kind == "invented") for slip in found)
+
+
+def test_an_error_is_as_sure_as_the_words_of_what_was_given() -> None:
+    gold, given = ["B-X", "I-X", "I-X", "O"], ["B-X", "O", "O", "B-X"]
+    missed = {"pred": ["O"] * 4, "proba": [0.5, 0.25, 0.75, 0.9]}
+    found = slips([gold, gold], [{"pred": given, "proba": [0.9, 0.8, 0.7, 0.6]}, missed])
+    assert found == [
+        Slip("boundary", 0, (0, 3, "X"), (0, 1, "X"), 0.9),
+        Slip("invented", 0, None, (3, 4, "X"), 0.6),
+        Slip("missed", 1, (0, 3, "X"), None, 0.5),
+    ]
 
 
 @pytest.mark.parametrize("task", tasks.names())
@@ -190,9 +203,11 @@ def test_a_model_is_evaluated_as_it_answers(task: str, loaded: Loaded, tmp_path:
     table = tables.read_table(tiny.data(tmp_path, task) / "train.csv", type(predictor.task))
     found = evaluate(predictor, table)
     assert found.answers == predictor.predict(table.records)
-    assert {k: v for k, v in found.metrics.items() if k != "ece"} == predictor.task.metrics(
+    assert {k: v for k, v in found.metrics.items() if "ece" not in k} == predictor.task.metrics(
         table.labels, found.answers
     )
+    assert found.known_as == "train"
+    assert "trained on these very rows" in next(notes(found))
     for name in predictor.task.metric_names:
         low, high = found.intervals[name]
         assert low <= found.metrics[name] <= high, name
@@ -205,3 +220,42 @@ def test_a_model_is_evaluated_as_it_answers(task: str, loaded: Loaded, tmp_path:
     else:
         assert found.items is not None
         assert found.items.calibration_error == found.metrics["ece"]
+        assert found.items.chance_error == found.metrics["ece_chance"]
+
+
+def test_dev_is_known_and_other_rows_are_not(loaded: Loaded, tmp_path: Path) -> None:
+    predictor = loaded("classif")
+    folder = tiny.data(tmp_path, "classif")
+    dev = tables.read_table(folder / "dev.csv", type(predictor.task))
+    assert evaluate(predictor, dev).known_as == "dev"
+    fewer = tables.Table("fewer", dev.rows[:-1])
+    assert evaluate(predictor, fewer).known_as is None
+    assert not any("dev table" in note for note in notes(evaluate(predictor, fewer)))
+
+
+def test_what_is_chance_of_a_calibration_error_is_what_true_probabilities_show() -> None:
+    rng = np.random.default_rng(0)
+    sure = rng.beta(5, 1, 400)
+    drawn = [calibration_error(sure, rng.random(400) < sure) for _ in range(500)]
+    assert chance_error(sure) == pytest.approx(np.mean(drawn), rel=0.03)
+    assert chance_error(np.ones(5)) == chance_error(np.zeros(0)) == 0
+
+
+@pytest.mark.parametrize("task", ["classif", "regression", "ner"])
+def test_a_model_that_computes_no_number_is_not_evaluated(
+    task: str, loaded: Loaded, tmp_path: Path
+) -> None:
+    whole = loaded(task)
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole.engine, name)
+
+        def run(self, *asked: Any, **more: Any) -> Any:
+            return np.full_like(whole.engine.run(*asked, **more), np.nan)
+
+    broken = Predictor(whole.task, whole.encoder, Broken(), pad_id=whole.pad_id)
+    table = tables.read_table(tiny.data(tmp_path, task) / "dev.csv", type(whole.task))
+    with pytest.raises(ModelError) as caught:
+        evaluate(broken, table)
+    assert caught.value.code == "model.not_finite"

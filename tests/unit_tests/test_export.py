@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from test_predictor import BLOCK, python
 import tfserve
 from tfserve import archive, artifact, doctor, quantization
 from tfserve.artifact import Artifact
+from tfserve.batching import Batch
 from tfserve.cli import main
 from tfserve.errors import DataError, ModelError, StorageError
 from tfserve.export import export
@@ -297,7 +299,7 @@ def test_what_is_lost_of_an_error_is_a_share_of_it(
         monkeypatch.setattr(quantization, "_faster", lambda *_: 2.0)
         target = tmp_path / str(small)
         target.mkdir()
-        args = (found, _Copying(), _table(trained("regression")), found.path, target)
+        args = (found, _Copying(), _table(trained, "regression"), found.path, target)
         if worth:
             assert quantization.quantize(*args).after == small * 7
         else:
@@ -320,10 +322,25 @@ class _Copying:
         shutil.copytree(graph, target, dirs_exist_ok=True)
 
 
-def _table(model: Path) -> Any:
+def _table(trained: Trained, task: str) -> Any:
     from tfserve import tables, tasks
 
-    return tables.read_table(model.parent / "data" / "dev.csv", tasks.get("regression"))
+    return tables.read_table(trained(task).parent / "data" / "dev.csv", tasks.get(task))
+
+
+def test_faster_is_the_second_that_takes_less_time(
+    trained: Trained, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev, fast = _table(trained, "classif"), loaded("classif")
+    table = replace(dev, rows=dev.rows[:1])
+    slow = tfserve.load(trained("classif"), engine="torch", precision="fp32")
+    plain = slow.engine.run
+
+    def often(batch: Batch, *, alone: bool = True) -> Any:
+        return [plain(batch, alone=alone) for _ in range(100)][-1]
+
+    monkeypatch.setattr(slow.engine, "run", often)
+    assert quantization._faster(slow, fast, table) > 1 > quantization._faster(fast, slow, table)
 
 
 # --- the shell ----------------------------------------------------------------------------------

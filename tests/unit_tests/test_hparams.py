@@ -89,6 +89,17 @@ def test_words_for_none_mean_the_default(name: str, default: Any, word: Any) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "label"),
+    [("none", "none"), (" none ", "none"), ("None", None), ("null", None), ("", None),
+     (None, None)],
+)  # fmt: skip
+def test_a_label_may_be_called_none_but_not_as_python_writes_it(
+    text: str | None, label: str | None
+) -> None:
+    assert parse(positive_label=text).positive_label == label
+
+
+@pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("max_steps", "100.5", "a whole number"),
@@ -231,45 +242,55 @@ def test_hparams_cannot_be_changed() -> None:
 
 words = st.text(min_size=1).map(str.strip).filter(lambda word: word and word.lower() not in NONE)
 counts = st.integers(1, 2**53)
-labels = st.dictionaries(
-    st.text(), st.floats(min_value=0, exclude_min=True, allow_infinity=False), min_size=1
-)
+positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+labels = st.dictionaries(st.text(), positive, min_size=1)
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "task_name": words,
+    "model_name": words,
+    "use_bbox": st.booleans(),
+    "num_train_epochs": st.none() | positive,
+    "max_steps": st.none() | counts,
+    "per_device_train_batch_size": counts,
+    "gradient_accumulation_steps": counts,
+    "learning_rate": st.none() | st.floats(0, 1, exclude_min=True),
+    "layer_decay": st.none() | st.floats(0, 1, exclude_min=True),
+    "warmup_ratio": st.floats(0, 1),
+    "weight_decay": st.floats(0, 1),
+    "lr_scheduler_type": st.sampled_from(
+        ["linear", "cosine", "constant_with_warmup", "polynomial"]
+    ),
+    "dropout": st.floats(0, 0.9),
+    "max_grad_norm": st.floats(min_value=0, allow_infinity=False),
+    "class_weights": st.none() | st.just("balanced") | labels,
+    "freeze_encoder_steps": st.integers(0, 2**53),
+    "max_length": st.none() | st.integers(8, 2**53),
+    "stride": st.none() | st.integers(0, 2**53),
+    "long_text": st.sampled_from(["truncate", "window"]),
+    "eval_steps": st.none() | counts,
+    "save_steps": st.none() | counts,
+    "early_stopping_patience": st.none() | counts,
+    "metric_for_best_model": st.none() | words,
+    "threshold_for": st.none() | words,
+    "positive_label": st.none() | st.just("none") | words,
+    "abstain": st.none() | st.floats(0, 1),
+    "report": st.booleans(),
+    "precision": st.sampled_from(["auto", "fp32", "bf16", "fp16"]),
+    "seed": st.integers(0, 2**31 - 1),
+}
 
 
 @st.composite
 def hyperparameters(draw: st.DrawFn) -> HParams:
-    steps = draw(st.none() | counts)
-    return HParams(
-        task_name=draw(words),
-        model_name=draw(words),
-        use_bbox=draw(st.booleans()),
-        num_train_epochs=draw(
-            st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False)
-        ),
-        max_steps=steps,
-        per_device_train_batch_size=draw(counts),
-        gradient_accumulation_steps=draw(counts),
-        learning_rate=draw(st.none() | st.floats(0, 1, exclude_min=True)),
-        layer_decay=draw(st.none() | st.floats(0, 1, exclude_min=True)),
-        warmup_ratio=draw(st.floats(0, 1)),
-        dropout=draw(st.floats(0, 0.9)),
-        weight_decay=draw(st.floats(0, 1)),
-        lr_scheduler_type=draw(
-            st.sampled_from(["linear", "cosine", "constant_with_warmup", "polynomial"])
-        ),
-        max_grad_norm=draw(st.floats(min_value=0, allow_infinity=False)),
-        class_weights=draw(st.none() | st.just("balanced") | labels),
-        freeze_encoder_steps=draw(st.integers(0, steps - 1 if steps else 2**53)),
-        max_length=draw(st.none() | st.integers(8, 2**53)),
-        stride=draw(st.none() | st.integers(0, 2**53)),
-        long_text=draw(st.sampled_from(["truncate", "window"])),
-        eval_steps=draw(st.none() | counts),
-        save_steps=draw(st.none() | counts),
-        early_stopping_patience=draw(st.none() | counts),
-        metric_for_best_model=draw(st.none() | words),
-        precision=draw(st.sampled_from(["auto", "fp32", "bf16", "fp16"])),
-        seed=draw(st.integers(0, 2**31 - 1)),
-    )
+    values = {name: draw(strategy) for name, strategy in VALUES.items()}
+    if values["max_steps"]:
+        values["freeze_encoder_steps"] %= values["max_steps"]
+    return HParams(**values)
+
+
+def test_every_hyperparameter_is_drawn() -> None:
+    assert VALUES.keys() == set(NAMES)
 
 
 def as_str(value: Any) -> str:

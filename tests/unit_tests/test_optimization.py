@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 import tiny
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tfserve
 from tfserve import tasks
-from tfserve.training.optimization import parameter_groups, usual_batch, usual_rate
+from tfserve.hparams import HParams
+from tfserve.training.optimization import parameter_groups, schedule, usual_rate
+from tfserve.training.plan import usual_batch
 from tfserve.training.pretrained import Pretrained
 
 
 @pytest.mark.parametrize(
-    ("width", "rate"), [(128, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2.8125e-5)]
+    ("width", "rate"), [(128, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2.8125e-5), (4096, 1e-5)]
 )
 def test_narrow_encoders_learn_at_a_higher_rate(width: int, rate: float) -> None:
     assert usual_rate(width) == pytest.approx(rate)
@@ -31,6 +33,24 @@ def test_a_step_has_fewer_rows_where_they_are_long(lengths: list[int], rows: int
     assert usual_batch(lengths) == rows
 
 
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("linear", [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+        ("cosine", [1.0, 0.96194, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.03806]),
+        ("constant_with_warmup", [1.0] * 8),
+        # A line as well, to a rate of 1e-7, which is a tenth here.
+        ("polynomial", [1.0, 0.8875, 0.775, 0.6625, 0.55, 0.4375, 0.325, 0.2125]),
+    ],
+)
+def test_the_rate_rises_in_a_fifth_of_the_steps_and_falls_as_its_name_says(
+    name: str, shares: list[float]
+) -> None:
+    hp = HParams(task_name="ner", model_name="m", lr_scheduler_type=name, warmup_ratio=0.2)
+    share = schedule(hp, 1e-6, total=10)
+    assert [share(step) for step in range(10)] == pytest.approx([0.0, 0.5, *shares], abs=1e-6)
+
+
 @pytest.mark.parametrize("task_name", ["classif", "ner"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_layer_learns_slower_than_the_one_above(
@@ -39,7 +59,7 @@ def test_every_layer_learns_slower_than_the_one_above(
     labels = ["a", "b"] if task_name == "classif" else [("O", "B-a"), ("B-b", "O")]
     task = tasks.get(task_name).fit(labels)
     model = Pretrained.find(str(tiny.model(tmp_path / family, family))).model(task, use_bbox=False)
-    groups = parameter_groups(model, weight_decay=0.3, layer_decay=0.5)
+    groups = parameter_groups(model, fresh=model.fresh, weight_decay=0.3, layer_decay=0.5)
     scales = {id(p): group["scale"] for group in groups for p in group["params"]}
     assert len(scales) == sum(len(group["params"]) for group in groups)
     assert scales.keys() == {id(p) for p in model.parameters()}
@@ -50,6 +70,37 @@ def test_every_layer_learns_slower_than_the_one_above(
         place = 0.25 if ".0." in name else 0.5 if ".1." in name else place
         assert scales.pop(id(parameter)) == place, name
     assert set(scales.values()) == {5.0}
+
+
+def head(model: Any) -> set[str]:
+    """Names of the parameters beside the encoder."""
+    encoder = {id(parameter) for parameter in model.base_model.parameters()}
+    return {name for name, p in model.named_parameters() if id(p) not in encoder}
+
+
+def test_what_was_pretrained_is_no_head_and_what_was_not_learns_as_fast_as_one(
+    tmp_path: Path,
+) -> None:
+    task = tasks.get("classif").fit(["a", "b"])
+    config = transformers.AutoConfig.from_pretrained(
+        tiny.model(tmp_path / "modernbert", "modernbert")
+    )
+    whole = transformers.ModernBertForMaskedLM(config)
+    whole.save_pretrained(tmp_path / "modernbert")  # with the dense layer and norm of its head
+    model = Pretrained.find(str(tmp_path / "modernbert")).model(task, use_bbox=False)
+    assert model.fresh == {"classifier.weight", "classifier.bias"}
+    groups = parameter_groups(model, fresh=model.fresh, weight_decay=0.0, layer_decay=0.5)
+    scales = {id(p): group["scale"] for group in groups for p in group["params"]}
+    assert scales[id(model.head.dense.weight)] == scales[id(model.head.norm.weight)] == 1.0
+
+    folder = tiny.model(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    model = Pretrained.find(str(folder)).model(task, use_bbox=False)
+    groups = parameter_groups(model, fresh=model.fresh, weight_decay=0.0, layer_decay=0.5)
+    scales = {id(p): group["scale"] for group in groups for p in group["params"]}
+    assert scales[id(model.bert.pooler.dense.weight)] == 5.0
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
@@ -66,7 +117,7 @@ OTHERS = {
 def test_what_stands_beside_the_layers_learns_as_what_it_is(family: str) -> None:
     config = transformers.AutoConfig.for_model(family, **{**SMALL, **OTHERS[family]})
     model = transformers.AutoModelForTokenClassification.from_config(config)
-    groups = parameter_groups(model, weight_decay=0.0, layer_decay=0.5)
+    groups = parameter_groups(model, fresh=head(model), weight_decay=0.0, layer_decay=0.5)
     scales = {id(p): group["scale"] for group in groups for p in group["params"]}
     assert {0.0625, 0.125, 0.25, 0.5, 5.0} <= set(scales.values())
     for name, parameter in model.base_model.named_parameters():
@@ -83,7 +134,7 @@ def test_what_stands_beside_the_layers_learns_as_what_it_is(family: str) -> None
 def test_layers_that_share_weights_learn_all_alike(family: str, config: dict[str, Any]) -> None:
     made = transformers.AutoConfig.for_model(family, **config)
     model = transformers.AutoModelForSequenceClassification.from_config(made)
-    groups = parameter_groups(model, weight_decay=0.0, layer_decay=0.5)
+    groups = parameter_groups(model, fresh=head(model), weight_decay=0.0, layer_decay=0.5)
     assert {group["scale"] for group in groups} == {1.0, 5.0}
 
 
@@ -92,7 +143,7 @@ def test_the_embeddings_learn_at_a_fifth_whatever_the_depth(tmp_path: Path) -> N
     for layers, share in ((1, 0.2**0.5), (6, 0.2 ** (1 / 7))):
         folder = tiny.model(tmp_path / str(layers), num_hidden_layers=layers)
         model = Pretrained.find(str(folder)).model(task, use_bbox=False)
-        groups = parameter_groups(model, weight_decay=0.0, layer_decay=None)
+        groups = parameter_groups(model, fresh=model.fresh, weight_decay=0.0, layer_decay=None)
         found = [group["scale"] for group in groups]
         assert found == pytest.approx([*(share**i for i in range(layers + 1, -1, -1)), 5.0])
 

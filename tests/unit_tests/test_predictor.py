@@ -1022,7 +1022,7 @@ for room in (lambda: engines.load("torch", found.path), lambda: tfserve.train):
     try:
         room()
     except errors.InstallError as error:
-        print(error.code, "tfserve[train]" in error.message)
+        print(error.code, "'.[train]'" in error.message)
 """
 
 

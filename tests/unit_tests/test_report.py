@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,11 +21,10 @@ from tfserve.evaluation.bootstrap import differences, intervals
 from tfserve.evaluation.items import Collector
 from tfserve.exploration import explore
 from tfserve.records import Record
-from tfserve.report import comparison, evaluation, exploration, figures
-from tfserve.report.page import Grid, Page, Plot, shown
+from tfserve.report import comparison, evaluation, exploration, figures, mistakes
+from tfserve.report.page import Grid, Page, Plot, Section, shown
 from tfserve.tables import Row, Table
-from tfserve.tallies import Labels, figure
-from tfserve.training import card as cards
+from tfserve.tallies import Labels, Numbers, figure
 
 VOID = {"meta", "link", "br", "path", "use", "image", "rect"}
 
@@ -77,6 +76,36 @@ def titles(page: Page) -> list[str]:
     return [section.title for section in page.sections]
 
 
+def grids(sections: Sequence[Section], title: str) -> list[Grid]:
+    """The tables under a title; none where there is no such section."""
+    parts = [part for section in sections if section.title == title for part in section.parts]
+    return [part for part in parts if isinstance(part, Grid)]
+
+
+def evaluated(task: Any, labelled: list[tuple[str, Any]], answers: list[Any]) -> Evaluation:
+    """Of texts with their labels, from line 2 on, and what a model made of them."""
+    rows = [Row(Record(text), label, i) for i, (text, label) in enumerate(labelled, 2)]
+    table = Table("made_up.csv", tuple(rows))
+    tally = task.tally(table.labels, answers)
+    tokens = np.array([len(row.record.spans) for row in rows])
+    measured = task.measured(tally)
+    return Evaluation(task, table, answers, [], None, tokens, 64, tally, measured, {})
+
+
+def tagged(*rows: tuple[str, str, str, Sequence[float]]) -> Evaluation:
+    """Of words with their tags, the tags that a model gave, and its probabilities."""
+    labelled = [(text, tuple(gold.split())) for text, gold, _, _ in rows]
+    answers = [{"pred": given.split(), "proba": list(proba)} for _, _, given, proba in rows]
+    return evaluated(tasks.get("ner").fit([gold for _, gold in labelled]), labelled, answers)
+
+
+def numbered(gold: Sequence[float], given: Sequence[float]) -> Evaluation:
+    """Of targets, and the numbers that a model gave: the texts are ``text 0``, ``text 1``, …"""
+    labelled = [(f"text {i}", target) for i, target in enumerate(gold)]
+    answers = [{"pred": number} for number in given]
+    return evaluated(tasks.get("regression").fit(list(gold)), labelled, answers)
+
+
 def made_up(
     labels: int,
     rows: int,
@@ -106,7 +135,8 @@ def made_up(
     answers = list(collector.without_scores(answers))
     items, tally = collector.items(gold), task.tally(gold, answers)
     assert items is not None
-    metrics = {**task.measured(tally), "ece": items.calibration_error}
+    errors = {"ece": items.calibration_error, "ece_chance": items.chance_error}
+    metrics = {**task.measured(tally), **errors}
     found = intervals(tally, task.metric_names)
     tokens = rng.integers(5, 100, rows)
     return Evaluation(
@@ -231,27 +261,77 @@ def test_what_abstaining_buys_does_not_depend_on_whether_the_model_abstains() ->
 def test_thresholds_of_two_labels_are_a_table() -> None:
     found = made_up(2, 400)
     task: Any = found.task
-    found = replace(found, task=replace(task, positive="label 001", threshold=0.42))
     assert found.items is not None
-    page = evaluation.page(found, title="t")
-    [section] = [s for s in page.sections if s.title == "Precision and recall by threshold"]
-    [grid] = section.parts
-    assert isinstance(grid, Grid)
-    scores, truth = found.items.probabilities[:, 1], found.items.truth[:, 1]
-    for threshold, mark, given, precision, recall in grid.rows:
-        assert given == (scores >= threshold).sum()
-        assert precision == (pytest.approx(truth[scores >= threshold].mean()) if given else None)
-        assert recall == pytest.approx((scores[truth] >= threshold).mean())
-        assert bool(mark) == (threshold == 0.42)
+    scores = np.array([0.02, 0.1, 0.3, 0.42, 0.5, 0.8, 0.9, 0.93])
+    truth = np.array([False, False, True, False, True, True, False, True])
+    items = replace(found.items, probabilities=np.stack([1 - scores, scores], -1),
+                    truth=np.stack([~truth, truth], -1))  # fmt: skip
+    chosen = replace(task, positive="label 001", threshold=0.42)
+    page = evaluation.page(replace(found, task=chosen, items=items), title="t")
+    [grid] = grids(page.sections, "Precision and recall by threshold")
+    assert grid.rows == [
+        (0.05, "", 7, 4 / 7, 1), (0.1, "", 7, 4 / 7, 1), (0.2, "", 6, 4 / 6, 1),
+        (0.3, "", 6, 4 / 6, 1), (0.4, "", 5, 3 / 5, 3 / 4), (0.42, "the model's", 5, 3 / 5, 3 / 4),
+        (0.5, "", 4, 3 / 4, 3 / 4), (0.6, "", 3, 2 / 3, 2 / 4), (0.7, "", 3, 2 / 3, 2 / 4),
+        (0.8, "", 3, 2 / 3, 2 / 4), (0.9, "", 2, 1 / 2, 1 / 4), (0.95, "", 0, None, 0),
+    ]  # fmt: skip
     values = [figure(v) for v in (0.0, 0.91249, 0.00012345, 12345678.9, -999.9)]
     assert values == ["0.000", "0.912", "0.00012", "12,345,679", "-999.900"]
     never = replace(found, task=replace(task, positive="label 001", threshold=calibration.NEVER))
-    assert "asks of label 001: never given" in read(evaluation.page(never, title="t"))
+    text = read(evaluation.page(never, title="t"))
+    assert "of label 001 met threshold_for, so it is never given" in text
 
 
 def test_a_table_without_an_error_says_how_many_it_could_hide() -> None:
     assert "up to 1.0% may be wrong" in read(evaluation.page(made_up(3, 300, wrong=0), title="t"))
     assert "rule of three" not in read(evaluation.page(made_up(3, 300), title="t"))
+
+
+def right_but_for(wrong: set[int], labels: int, rows: int) -> Evaluation:
+    """An evaluation of a model that is wrong in these rows alone."""
+    found = made_up(labels, rows, wrong=0)
+    names, gold = found.task.labels, found.table.labels
+    answers = list(found.answers)
+    for i in wrong:
+        answers[i] = {**answers[i], "pred": names[names.index(gold[i]) - 1]}
+    tally = found.task.tally(gold, answers)
+    return replace(found, answers=answers, decided=[a["pred"] for a in answers], tally=tally)
+
+
+def test_accuracy_is_told_by_length() -> None:
+    tokens = np.array([80, 5, 5, 6, 7, 8, 9, 10, 20, 70])  # the model sees 64
+    found = replace(right_but_for({0, 3, 6, 7, 9}, 3, 10), tokens=tokens)
+    [grid] = grids(evaluation.page(found, title="t").sections, "Where it is good")
+    assert grid.header == ["tokens", "rows", "accuracy"]
+    assert grid.rows == [
+        ("5 to 6", 3, pytest.approx(2 / 3)), ("7 to 8", 2, 1), ("9 to 9", 1, 0),
+        ("10 to 20", 2, 0.5), ("65 to 80", 2, 0),
+    ]  # fmt: skip
+
+
+def test_texts_of_one_length_have_no_part_that_is_better() -> None:
+    found = replace(made_up(3, 30), tokens=np.full(30, 9))
+    assert "Where it is good" not in titles(evaluation.page(found, title="t"))
+
+
+def test_f1_is_told_by_how_often_a_label_is_in_train() -> None:
+    found = made_up(9, 90)
+    names, rows = found.task.labels, (1200, 1, 20, 3, 300, 4, 50, 9, 0)
+    by_label = {
+        name: {"precision": 0.0, "recall": 0.0, "f1": i / 10, "support": 0.0 if i == 7 else 5.0}
+        for i, name in enumerate(names)
+    }
+    frequencies = {name: float(count) for name, count in zip(names, rows, strict=True)}
+    found = replace(found, metrics={**found.metrics, "per_label": by_label}, tokens=np.full(90, 9))
+    page = evaluation.page(found, title="t", frequencies=frequencies)
+    [grid] = grids(page.sections, "Where it is good")
+    assert grid.header == ["rows in train", "labels", "mean F1"]
+    assert grid.rows == [
+        ("1 to 3", 2, pytest.approx(0.2)), ("4 to 20", 2, pytest.approx(0.35)),
+        ("50 to 50", 1, 0.6), ("300 to 300", 1, 0.4), ("1,200 to 1,200", 1, 0),
+    ]  # fmt: skip
+    few = evaluation.page(found, title="t", frequencies=dict.fromkeys(names[:2], 5.0))
+    assert grids(few.sections, "Where it is good") == []
 
 
 def test_a_table_of_one_class_has_no_empty_plot() -> None:
@@ -266,7 +346,7 @@ def test_a_table_of_one_class_has_no_empty_plot() -> None:
         type(found.items)(found.items.labels, True, found.items.probabilities[some],
                           found.items.truth[some]),
         found.tokens[some], 64, found.task.tally(gold, answers),
-        {**found.task.metrics(gold, answers), "ece": 0.1}, found.intervals,
+        {**found.task.metrics(gold, answers), "ece": 0.1, "ece_chance": 0.1}, found.intervals,
     )  # fmt: skip
     page = evaluation.page(one, title="t")
     read(page)
@@ -278,8 +358,13 @@ def test_a_page_of_many_rows_stays_small() -> None:
     assert 100_000 < len(html) < 5_000_000
 
 
-@pytest.mark.parametrize("surest", [0.5, 1.0])
-def test_abstaining_at_what_the_table_says_answers_as_many_as_it_says(surest: float) -> None:
+@pytest.mark.parametrize(
+    ("surest", "shares"),
+    [(0.5, ["100.0%"]), (1.0, ["100.0%", "95.0%", "90.0%", "80.0%", "70.0%", "50.0%"])],
+)
+def test_abstaining_at_what_the_table_says_answers_as_many_as_it_says(
+    surest: float, shares: list[str]
+) -> None:
     found = made_up(3, 200)
     answers = [{**a, "proba": min(a["proba"], surest)} for a in found.answers]  # most are alike
     page = evaluation.page(replace(found, answers=answers), title="t")
@@ -288,11 +373,11 @@ def test_abstaining_at_what_the_table_says_answers_as_many_as_it_says(surest: fl
     assert isinstance(grid, Grid)
     given = np.array([answer["proba"] for answer in answers])
     right = np.array([a["pred"] == r.label for a, r in zip(answers, found.table.rows, strict=True)])
+    assert [row[0] for row in grid.rows] == shares
     for share, abstain, accuracy in grid.rows:
         answered = given >= float(abstain)
         assert share == f"{answered.mean():.1%}"
         assert accuracy == pytest.approx(right[answered].mean())
-    assert (len(grid.rows) == 1) == (surest == 0.5)
 
 
 def test_the_surest_error_of_a_row_is_of_a_label_that_is_wrong(
@@ -319,6 +404,64 @@ def test_the_surest_error_of_a_row_is_of_a_label_that_is_wrong(
     assert isinstance(grid, Grid)
     [sureness] = [row[0] for row in grid.rows if row[3] == table.rows[0].line]
     assert sureness == pytest.approx(0.6)
+
+
+TAGGED = (
+    ("Ann Lee met Bob", "B-PER I-PER O B-PER", "B-PER O O B-ORG", (0.9, 0.8, 0.7, 0.6)),
+    ("we saw Rome, not Oslo", "O O B-LOC O O", "O O O O B-LOC", (0.5, 0.5, 0.3, 0.5, 0.4)),
+    ("Mary Ann left", "B-PER I-PER O", "O B-ORG I-ORG", (0.5, 0.8, 0.6)),
+    ("Eve <b>", "B-PER O", "O O", (0.95, 0.5)),
+    ("Cy came", "B-PER O", "B-PER O", (0.99, 0.99)),
+)
+
+
+def test_errors_of_entities_are_counted_by_kind() -> None:
+    [errors] = mistakes.sections(tagged(*TAGGED))
+    plot, counts = errors.parts[:2]
+    assert isinstance(plot, Plot) and isinstance(counts, Grid)
+    # By the type that is right, or if there is none by that given; the most errors first.
+    assert re.findall(">(PER|LOC|ORG)<", plot.svg) == ["PER", "LOC"]
+    assert [(kind, count) for kind, _, count in counts.rows] == [
+        ("boundary", 1), ("type", 1), ("both", 1), ("missed", 2), ("invented", 1)
+    ]  # fmt: skip
+    [counts] = grids(mistakes.sections(tagged(TAGGED[-1])), "Errors")
+    assert [count for *_, count in counts.rows] == [0] * 5
+
+
+def test_words_of_errors_of_entities_are_marked_the_surest_error_first() -> None:
+    [_, errors] = grids(mistakes.sections(tagged(*TAGGED)), "Errors")
+    gold, given = '<mark class="gold">{}</mark>'.format, '<mark class="given">{}</mark>'.format
+    both = gold(given("Ann"))
+    assert [(round(row[0], 6), *row[1:]) for row in errors.rows] == [
+        (0.95, "missed", "PER", None, 5, f"{gold('Eve')} &lt;b&gt;"),
+        (0.9, "boundary", "PER", "PER", 2, f"{both} {gold('Lee')} met Bob"),
+        (0.7, "both", "PER", "ORG", 4, f"{gold('Mary')} {both} {given('left')}"),
+        (0.6, "type", "PER", "ORG", 2, f"Ann Lee met {gold(given('Bob'))}"),
+        (0.4, "invented", None, "LOC", 3, f"we saw Rome, not {given('Oslo')}"),
+        (0.3, "missed", "LOC", None, 3, f"we saw {gold('Rome,')} not Oslo"),
+    ]
+
+
+def test_of_a_long_text_the_words_about_an_error_are_shown() -> None:
+    words = [str(i) for i in range(40)]
+    tags = ["B-PER" if i == 20 else "O" for i in range(40)]
+    found = tagged((" ".join(words), " ".join(tags), " ".join("O" * 40), [0.5] * 40))
+    [_, errors] = grids(mistakes.sections(found), "Errors")
+    before, after = " ".join(words[8:20]), " ".join(words[21:33])
+    assert errors.rows[0][-1] == f'… {before} <mark class="gold">20</mark> {after} …'
+
+
+def test_residuals_are_told_and_the_largest_come_first() -> None:
+    found = numbered([1, 2, 3, 4], [1.5, 2, 1, 4.5])
+    [grid] = grids(mistakes.sections(found), "Largest residuals")
+    assert grid.header == ["residual", "label", "answer", "line", "text"]
+    assert grid.rows == [
+        (-2, 3, 1, 4, "text 2"), (0.5, 1, 1.5, 2, "text 0"), (0.5, 4, 4.5, 5, "text 3"),
+        (0, 2, 2, 3, "text 1"),
+    ]  # fmt: skip
+    assert isinstance(found.tally, Numbers)
+    told = {section.title: section.text for section in mistakes.residuals(found.tally)}
+    assert told["Residuals"] == "Answer less label: mean -0.250, deviation 1.031."
 
 
 @pytest.mark.parametrize(
@@ -372,37 +515,6 @@ def test_long_words_and_spans_and_many_labels_leave_pages_small(
     assert "The 1,000 commonest of 5,000." in read(page) and len(page.html()) < 1_000_000
 
 
-def test_two_models_that_differ_in_a_border_are_told_apart(loaded: Loaded, tmp_path: Path) -> None:
-    predictor = loaded("ner")
-    tiny.table(tmp_path / "t.csv", [("Ann Lee went home", "B-PER I-PER O O")], ("text", "labels"))
-    table = tables.read_table(tmp_path / "t.csv", type(predictor.task))
-    one = evaluate(predictor, table)
-
-    def saying(*tags: str) -> Evaluation:
-        answers = [{**one.answers[0], "pred": list(tags)}]
-        return replace(one, answers=answers, tally=one.task.tally(table.labels, answers))
-
-    right, wrong = saying("B-PER", "I-PER", "O", "O"), saying("B-PER", "O", "O", "O")
-    apart = differences(right.tally, wrong.tally, right.task.metric_names)
-    text = read(comparison.page(right, wrong, ("new", "old"), apart))
-    assert "2 PER: Ann Lee PER: Ann Ann Lee went home" in text
-
-
-def test_two_models_are_set_side_by_side() -> None:
-    one, other = made_up(4, 400, wrong=0.1), made_up(4, 400, wrong=0.4)
-    other = Evaluation(**{**vars(other), "table": one.table,
-                          "tally": one.task.tally(one.table.labels, other.answers)})  # fmt: skip
-    differing = differences(one.tally, other.tally, one.task.metric_names)
-    text = read(comparison.page(one, other, ("new", "old"), differing))
-    found = differing["accuracy"]
-    assert f"accuracy {found.one:.3f} {found.other:.3f} {found.one - found.other:.3f}" in text
-    assert "new or old?" in text and " yes" in text
-    right = [one.answers[i]["pred"] == one.table.labels[i] for i in range(400)]
-    old = [other.answers[i]["pred"] == one.table.labels[i] for i in range(400)]
-    better = sum(a and not b for a, b in zip(right, old, strict=True))
-    assert f"new is better {better}" in text
-
-
 @pytest.mark.parametrize("task", tasks.names())
 def test_a_table_is_explored(task: str, tmp_path: Path, pretrained: PretrainedFolder) -> None:
     data = tiny.data(tmp_path / "data", task, boxed=True)
@@ -424,6 +536,116 @@ def test_what_is_wrong_with_a_table_stands_on_its_page(tmp_path: Path) -> None:
     assert "broken characters" in text and "a single word" in text
 
 
+BOX, BACK = "0 0 10 9 20 0 30 9 40 0 50 9", "0 40 10 49 20 0 30 9 40 0 50 9"
+SAME = "5 5 9 9 5 5 9 9 5 5 9 9"
+BROKEN = ("all is \ufffd", "Ã©tÃ© is over", "itâ€™s all good")
+FINE = {
+    "classif": ["a", "b", "a", "b"],
+    "multilabel-classif": ["a", "a,b", "", "b"],
+    "ner": ["B-X O O", "B-Y O O", "O O B-X", "B-Y I-Y O"],
+    "regression": ["1", "2", "3", "4"],
+}
+
+
+def explored(
+    folder: Path, task: str, odd: Sequence[tuple[str, ...]], model: Path | None = None
+) -> Page:
+    """The page of four rows with nothing wrong, and of some behind them: from line 6 on."""
+    boxed = any(len(row) > 2 for row in odd)
+    texts = ("one good text", "some other words", "yet another line", "the last row")
+    rows: list[tuple[str, ...]] = list(zip(texts, FINE[task], strict=True))
+    if boxed:
+        rows = [(text, BOX, label) for text, label in rows]
+    columns = ("text", "bbox", "labels") if boxed else ("text", "labels")
+    tiny.table(folder / "train.csv", [*rows, *odd], columns)
+    return exploration.page(explore(folder, task, model_folder=model, use_bbox=boxed), title="t")
+
+
+@pytest.mark.parametrize(
+    ("why", "task", "odd", "label"),
+    [
+        ("longer than the model sees", "classif", ("the " * 80 + "end", "a"), "a"),
+        ("very long", "classif", ("the " * 80 + "end", "a"), "a"),
+        ("a single word", "classif", ("word", "a"), "a"),
+        *(("broken characters", "classif", (text, "a"), "a") for text in BROKEN),
+        ("not in reading order", "classif", ("one two three", BACK, "a"), "a"),
+        ("all boxes the same", "classif", ("one two three", SAME, "a"), "a"),
+        ("a target far from the others", "regression", ("this is much", "100"), "100.0"),
+        ("a rare label", "classif", ("of its own", "c"), "c"),
+        ("a rare label", "multilabel-classif", ("of its own", "a,c"), "a; c"),
+        ("a rare label", "ner", ("of its own", "O O B-Z"), "Z: own"),
+        ("a rare label", "ner", ("of its own", "O O B"), "own"),
+    ],
+)
+def test_a_row_that_stands_out_is_to_be_looked_at(
+    why: str,
+    task: str,
+    odd: tuple[str, ...],
+    label: str,
+    tmp_path: Path,
+    pretrained: PretrainedFolder,
+) -> None:
+    model = pretrained() if why == "longer than the model sees" else None
+    [grid] = grids(explored(tmp_path, task, [odd], model).sections, "Rows to look at first")
+    assert grid.header == ["why", "line", "label", "text"]
+    assert grid.rows == [(why, 6, label, odd[0][:300])]
+
+
+@pytest.mark.parametrize("task", FINE)
+def test_rows_among_which_none_stands_out_are_not_listed(
+    task: str, tmp_path: Path, pretrained: PretrainedFolder
+) -> None:
+    for model in (None, pretrained()):
+        assert "Rows to look at first" not in titles(explored(tmp_path, task, [], model))
+
+
+def test_of_many_rows_that_stand_out_the_longest_ten_are_listed(
+    tmp_path: Path, pretrained: PretrainedFolder
+) -> None:
+    lengths = [70, 90, 75, 72, 71, 80, 90, 74, 73, 78, 77, 76]
+    page = explored(tmp_path, "classif", [("# " * n, "a") for n in lengths], pretrained())
+    [grid] = grids(page.sections, "Rows to look at first")
+    assert [row[1] for row in grid.rows] == [7, 12, 11, 15, 16, 17, 8, 13, 14, 9]
+
+
+def test_how_far_words_are_in_reading_order_is_told_by_split(tmp_path: Path) -> None:
+    columns, boxes = ("text", "bbox", "labels"), (BOX, BACK, BOX, BOX)
+    rows: list[tuple[str, ...]] = [
+        ("one two three", box, "ab"[i % 2]) for i, box in enumerate(boxes)
+    ]
+    tiny.table(tmp_path / "train.csv", rows, columns)
+    tiny.table(tmp_path / "dev.csv", rows[:1], columns)
+    page = exploration.page(explore(tmp_path, "classif", use_bbox=True), title="t")
+    [grid] = grids(page.sections, "Boxes")
+    assert grid.header == ["split", "words that go back", "in the worst row", "its line"]
+    assert grid.rows == [("train", 0.125, 0.5, 3), ("dev", 0, 0, 2)]
+
+
+def test_rows_of_nearly_the_same_text_stand_side_by_side(tmp_path: Path) -> None:
+    text, columns = "where is the parcel that you sent on monday", ("text", "labels")
+    rows: list[tuple[str, ...]] = [(text, "a"), (text.upper(), "b"), ("another matter", "a")]
+    tiny.table(tmp_path / "train.csv", rows, columns)
+    tiny.table(tmp_path / "dev.csv", [("nothing like it", "b"), (text, "a")], columns)
+    sections = exploration.page(explore(tmp_path, "classif"), title="t").sections
+    [twice], [before], [repeated] = (
+        grids(sections, title) for title in ("Labelled twice", "Seen before", "Repeated")
+    )
+    first = [1, "train", 2, "a", text]
+    assert twice.rows == [[*first, "train", 3, "b", text.upper()]]
+    assert before.rows == [[*first, "dev", 3, "a", text]]
+    assert repeated.rows == twice.rows
+    alone = explored(tmp_path / "alone", "classif", [])
+    assert not {"Labelled twice", "Seen before", "Repeated"} & set(titles(alone))
+
+
+def test_of_many_twins_the_first_fifty_are_shown(tmp_path: Path) -> None:
+    [grid] = grids(
+        explored(tmp_path, "classif", [("one good text", "a")] * 60).sections, "Repeated"
+    )
+    assert [row[6] for row in grid.rows] == list(range(6, 56))
+    assert grid.caption == "The first 50 of 60."
+
+
 def test_training_leaves_reports_and_a_card(tmp_path: Path, pretrained: PretrainedFolder) -> None:
     hparams = tiny.hparams("classif", pretrained(), report=True)
     model = tmp_path / "model"
@@ -434,29 +656,9 @@ def test_training_leaves_reports_and_a_card(tmp_path: Path, pretrained: Pretrain
         assert sorted(file.name for file in folder.iterdir()) == ["dev.html", "test.html"]
     html = (model / "report" / "test.html").read_text("utf-8")
     assert f"{metrics['test']['accuracy']:.3f}" in html and "Training" in html
-    assert "Dev chose the checkpoint" in (model / "report" / "dev.html").read_text("utf-8")
+    assert "which chose its checkpoint" in (model / "report" / "dev.html").read_text("utf-8")
     low, high = metrics["test"]["intervals"]["accuracy"]
     card = (model / "README.md").read_text("utf-8")
     expected = f"{metrics['test']['accuracy']:.3f} ({shown(low)} to {high:.3f})"
     assert expected in card and "- `billing`: " in card
     assert tfserve.load(model).artifact is not None  # what was added is no damage
-
-
-def test_a_card_is_in_the_hub_s_format(trained: Any) -> None:
-    from huggingface_hub import ModelCard
-
-    card = ModelCard.load(trained("ner") / "README.md")
-    assert card.data.pipeline_tag == "token-classification"
-    assert {result.metric_type for result in card.data.eval_results} >= {"f1", "word_accuracy"}
-    assert "tfserve" in card.data.tags and "base_model" not in card.data.to_dict()
-
-
-@pytest.mark.parametrize("name", ["bert-base-uncased", "answerdotai/ModernBERT-base"])
-def test_a_card_names_a_public_encoder(name: str, trained: Any) -> None:
-    predictor = tfserve.load(trained("classif"))
-    manifest = predictor.artifact.manifest
-    table = Table("dev.csv", (Row(Record("a text"), predictor.task.labels[0], 2),))
-    found = {"dev": evaluate(predictor, table)}
-    public = replace(manifest, hparams={**manifest.hparams, "model_name": name})
-    head = cards.text(public, found).split("---")[1]
-    assert f"base_model: {name}" in head

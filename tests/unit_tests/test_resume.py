@@ -1,9 +1,12 @@
-"""Runs that are killed, stopped or find their checkpoints damaged, each in a process of its own."""
+"""Runs that are killed, stopped or find their checkpoints damaged, most in their own processes."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import json
+import os
 import random
 import re
 import shutil
@@ -15,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ready
 import tiny
 from processes import Process
 
 import tfserve
+from tfserve.errors import StoppedError
+from tfserve.predictor import Predictor
 
 STEPS, EVAL_STEPS = 30, 5
 
@@ -34,27 +40,32 @@ class Job:
 
     def start(self, **more: Any) -> Process:
         hp = tiny.hparams("classif", self.model, **{**self.hparams, **more})
-        flags = [part for name, value in hp.items() for part in (f"--{name}", str(value))]
-        folders = [
-            part
-            for name, folder in (
-                ("train_dir", self.data),
-                ("model_dir", self.folder / "model"),
-                ("output_dir", self.folder / "output"),
-                ("checkpoint_dir", self.checkpoints),
-            )
-            for part in (f"--{name}", str(folder))
-        ]
+        given = {**self.folders, **hp}
+        flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
         self.folder.mkdir(parents=True, exist_ok=True)
         number = len(list(self.folder.glob("log-*.out")))
-        return Process(["train", *folders, *flags], self.folder / f"log-{number}")
+        return Process(["train", *flags], self.folder / f"log-{number}")
 
     def finish(self, **more: Any) -> list[dict[str, Any]]:
         """Run to the end; the evaluations that this process printed."""
         process = self.start(**more)
         assert process.wait() == 0, process.err
-        lines = process.out.splitlines()
-        return [ast.literal_eval(line) for line in lines if line.startswith("{'loss'")]
+        return evaluations(process.out)
+
+    def run(self, out: io.StringIO) -> None:
+        """The same in this process, which prints to ``out``."""
+        hp = tiny.hparams("classif", self.model, **self.hparams)
+        with contextlib.redirect_stdout(out), ready.one_core():
+            tfserve.train(hp, **self.folders)
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {
+            "train_dir": self.data,
+            "model_dir": self.folder / "model",
+            "output_dir": self.folder / "output",
+            "checkpoint_dir": self.checkpoints,
+        }
 
     @property
     def checkpoints(self) -> Path:
@@ -88,6 +99,12 @@ class Job:
     def copy(self, folder: Path) -> Job:
         shutil.copytree(self.folder, folder)
         return Job(folder, self.model, self.data, self.hparams)
+
+
+def evaluations(printed: str) -> list[dict[str, Any]]:
+    """The lines of evaluations in what a run printed."""
+    lines = printed.splitlines()
+    return [ast.literal_eval(line) for line in lines if line.startswith("{'loss'")]
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +222,13 @@ def test_a_signal_saves_a_checkpoint_says_the_step_and_is_resumed_from(
 
 @dataclass(frozen=True)
 class StoppedEvaluating:
-    """A job that was stopped in its first evaluation, and what it printed when it went on."""
+    """A job that was stopped in its first evaluation, and what it printed until then and later."""
 
-    process: Process
+    error: str
+    printed: str
     whole: Job
     resumed: Job
-    printed: list[dict[str, Any]]
+    later: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -219,38 +237,43 @@ def stopped_evaluating(
 ) -> StoppedEvaluating:
     folder = tmp_path_factory.mktemp("evaluating")
     given = job(folder / "none")
-    data = Path(shutil.copytree(given.data, folder / "data"))
-    rng, rows = random.Random(0), list[tuple[str, ...]]()
-    for text, label in tiny.rows("classif", 24) * 100:
-        rows.append((" ".join(rng.sample(text.split(), len(text.split()))), label))
-    tiny.table(data / "dev.csv", rows, ("text", "labels"))  # takes far longer than a step
     hp = {**given.hparams, "max_steps": EVAL_STEPS}
-    whole, halted = (Job(folder / name, given.model, data, hp) for name in ("whole", "halted"))
-    whole.finish()
-    process = halted.start()
-    process.wait_until(lambda: halted.newest() == EVAL_STEPS - 1)
-    time.sleep(0.1)
-    process.send(signal.SIGTERM)
-    assert process.wait() == 143
-    return StoppedEvaluating(process, whole, halted, halted.finish())
+    whole, halted = (
+        Job(folder / name, given.model, given.data, hp) for name in ("whole", "halted")
+    )
+    whole.run(io.StringIO())
+    evaluated = Predictor.run
+
+    def told(self: Predictor, windows: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluated(self, windows)
+
+    before, later = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(StoppedError) as stopped:
+        patched.setattr(Predictor, "run", told)
+        halted.run(before)
+    halted.run(later)
+    return StoppedEvaluating(
+        stopped.value.message, before.getvalue(), whole, halted, evaluations(later.getvalue())
+    )
 
 
 def test_an_evaluation_is_stopped_at_once(stopped_evaluating: StoppedEvaluating) -> None:
-    assert f"by SIGTERM at step {EVAL_STEPS} of {EVAL_STEPS};" in stopped_evaluating.process.err
-    assert "eval_loss" not in stopped_evaluating.process.out
+    assert f"by SIGTERM at step {EVAL_STEPS} of {EVAL_STEPS};" in stopped_evaluating.error
+    assert stopped_evaluating.printed == ""
 
 
 def test_a_stopped_evaluation_is_done_when_the_job_is_resumed(
     stopped_evaluating: StoppedEvaluating,
 ) -> None:
-    assert [line["step"] for line in stopped_evaluating.printed] == [EVAL_STEPS]
+    assert [line["step"] for line in stopped_evaluating.later] == [EVAL_STEPS]
     assert same_end(stopped_evaluating.resumed, stopped_evaluating.whole)
 
 
 def test_the_line_of_a_stopped_evaluation_holds_loss_and_speed_as_any_other(
     stopped_evaluating: StoppedEvaluating,
 ) -> None:
-    line = stopped_evaluating.printed[0]
+    line = stopped_evaluating.later[0]
     assert {"loss", "learning_rate", "samples_per_second", "eval_loss", "step"} <= set(line)
 
 

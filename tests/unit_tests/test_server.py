@@ -32,6 +32,9 @@ from tfserve import client as asking
 from tfserve.errors import EndpointError, ModelError
 from tfserve.export import export
 from tfserve.server import graph
+from tfserve.server.app import create_app
+from tfserve.server.connection import HEAD_BYTES
+from tfserve.settings import Settings
 
 JSON, LINES = "application/json", "application/jsonlines"
 
@@ -277,43 +280,75 @@ def test_bodies_come_packed_and_in_pieces(client: Client) -> None:
     assert client.ask("POST", "/predict", pieces).code == "body.too_large"
 
 
-RAW = {
-    "nothing": b"",
-    "no HTTP": b"\xff\xfe\r\n\r\n",
-    "half a line": b"POST /invoc",
-    "half the headers": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Le",
-    "half a body": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{",
-    "a length that is none": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-    "two lengths": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
-                   b"Content-Length: 2\r\n\r\n12",
-    "a length below 0": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-    "bad chunks": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    "a huge header": b"GET /ping HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 300_000 + b"\r\n\r\n",
-}  # fmt: skip
+POST = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+RAW: dict[str, tuple[bytes, int | None]] = {
+    "nothing": (b"", None),
+    "no HTTP": (b"\xff\xfe\r\n\r\n", 400),
+    "half a line": (b"POST /invoc", None),
+    "half the headers": (POST + b"Content-Le", None),
+    "half a body": (POST + b"Content-Length: 50\r\n\r\n{", None),
+    "a length that is none": (POST + b"Content-Length: x\r\n\r\n", 400),
+    "two lengths": (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n12", 400),
+    "a length below 0": (POST + b"Content-Length: -5\r\n\r\n", 400),
+    "bad chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    "a head that just fits": ((POST + b"X: ").ljust(HEAD_BYTES, b"x"), None),
+    # With one byte more all has been read when it is refused: else the answer may be lost.
+    "a head that does not": ((POST + b"X: ").ljust(HEAD_BYTES + 1, b"x"), 431),
+}
+"""What is sent before the client ends it, and the status of the answer, where there is one."""
 
 
 @pytest.mark.parametrize("kind", RAW)
 def test_what_is_no_request_harms_nobody(kind: str, client: Client) -> None:
+    sent, status = RAW[kind]
     answer = b""
-    with (
-        socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw,
-        contextlib.suppress(OSError),  # it closes the connection while we still send
-    ):
-        raw.sendall(RAW[kind])
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw:
+        raw.sendall(sent)
         raw.shutdown(socket.SHUT_WR)
         while part := raw.recv(65536):
             answer += part
-    assert not answer or answer.startswith(b"HTTP/1.1 4")
+    found = [int(code) for code in re.findall(rb"HTTP/1.1 (\d+)", answer)]
+    assert found == ([] if status is None else [status])
     assert client.ask("GET", "/ping").status == 200
 
 
 def test_a_head_without_an_end_is_refused(client: Client) -> None:
     with socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw:
-        raw.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\nX: ")
-        for _ in range(3):
-            raw.sendall(b"x" * 30_000)
-            time.sleep(0.1)
-        assert raw.recv(65536).startswith(b"HTTP/1.1 431 ")
+        raw.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\nX: ".ljust(HEAD_BYTES + 1, b"x"))
+        answer = http.client.HTTPResponse(raw)
+        answer.begin()
+        assert answer.status == 431
+        assert json.loads(answer.read())["error"]["code"] == "server.head_too_large"
+        assert raw.recv(1) == b""
+
+
+def test_a_request_that_fails_is_answered_and_its_reason_stays_here(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(trained("classif"), Settings())
+
+    async def broken(_: Any) -> Any:
+        raise RuntimeError("a secret")
+
+    async def main() -> list[Any]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app({"type": "http", "method": "GET", "path": "/broken", "query_string": b"",
+                   "headers": [(b"x-request-id", b"mine-1")]}, receive, send)  # fmt: skip
+        return sent
+
+    app.add_route("/broken", broken)
+    start, told = asyncio.run(main())
+    assert start["status"] == 500
+    assert (b"x-request-id", b"mine-1") in start["headers"]
+    assert json.loads(told["body"])["error"]["code"] == "server.internal"
+    assert b"secret" not in told["body"] and "a secret" in caplog.text
 
 
 def test_requests_one_behind_the_other_are_answered_in_order(client: Client) -> None:
@@ -490,14 +525,16 @@ def test_a_killed_worker_is_replaced(trained: Trained, tmp_path: Path) -> None:
                 first += 100
             return seen
 
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as ending:
+            ending.callback(stop.set)  # whatever happens
             asking = [pool.submit(ask, number) for number in range(8)]
-            time.sleep(0.5)
+            client.process.wait_until(lambda: client.metric("tfserve_queue_windows") > 0)
             killed = client.worker
             os.kill(killed, signal.SIGKILL)
             assert client.until(503, 10).code == "server.restarting"
             client.until(200)
-            time.sleep(0.2)
+            before = client.metric("tfserve_records_total")
+            client.process.wait_until(lambda: client.metric("tfserve_records_total") > before)
             stop.set()
             seen = set[tuple[int, str]]().union(*(one.result() for one in asking))
         assert client.worker != killed
@@ -511,15 +548,25 @@ def test_sigterm_loses_nothing_that_was_accepted(trained: Trained, tmp_path: Pat
     with served(trained("classif"), tmp_path / "log") as client:
         client.until(200)
 
+        accepted = threading.Barrier(7)
+
         def ask(number: int) -> int:
-            return len(client.predict(different(2000, 2000 * number)).body["predictions"])
+            body = json.dumps(different(1000, 1000 * number)).encode()
+            head = f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
+            with socket.create_connection(("127.0.0.1", client.port), timeout=60) as raw:
+                raw.sendall(POST + head)
+                assert raw.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                raw.sendall(body)
+                accepted.wait(60)
+                answer = http.client.HTTPResponse(raw)
+                answer.begin()
+                return len(json.loads(answer.read())["predictions"])
 
         with ThreadPoolExecutor(6) as pool:
             asking = [pool.submit(ask, number) for number in range(6)]
-            client.process.wait_until(lambda: client.metric("tfserve_queue_windows") > 0, 20)
-            time.sleep(0.3)
+            accepted.wait(60)
             client.process.send(signal.SIGTERM)
-            assert [one.result() for one in asking] == [2000] * 6
+            assert [one.result() for one in asking] == [1000] * 6
 
 
 def test_a_model_that_was_exchanged_is_not_served_half(copied: Trained, tmp_path: Path) -> None:
@@ -655,6 +702,7 @@ def test_a_port_that_is_taken_is_said(trained: Trained, tmp_path: Path) -> None:
         assert process.wait() == 1
     assert port in process.err
     assert "Address already in use" in process.err
+    assert "[server.address]" in process.err
     assert "Traceback" not in process.err
 
 

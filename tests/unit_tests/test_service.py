@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,7 @@ def test_nothing_of_a_request_is_queued_before_it_was_admitted(loaded: Loaded) -
         service.batcher.schedule = Schedule(1, 512)
         seen = []
 
-        def admit(promise: Work, work: Work, records: int) -> None:
+        def admit(work: Work, records: int) -> Work:
             assert service.batcher.schedule is not None
             seen.append((service.batcher.schedule.tokens, records))
             raise BusyError("server.busy", "no")
@@ -165,18 +164,22 @@ def test_what_is_cut_off_when_the_server_stops_is_told_so() -> None:
 
 def test_what_a_thread_holds_counts_until_it_ends() -> None:
     async def main() -> None:
-        ended = threading.Event()
+        begun, allowed = threading.Event(), threading.Event()
 
-        def slow() -> None:
-            time.sleep(0.3)
-            ended.set()
+        def slow() -> bool:
+            begun.set()
+            return allowed.wait(60)
 
         asked = asyncio.ensure_future(service_module._off(False, slow))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 60)
         asked.cancel()
+        for _ in range(20):  # more than a cancelled task takes to end
+            await asyncio.sleep(0)
+        ended = asked.done()
+        allowed.set()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        assert ended.is_set()
+        assert not ended
 
     asyncio.run(main())
 
@@ -192,11 +195,13 @@ def test_bodies_are_bounded_together() -> None:
 
 
 def test_promised_work_is_given_back_once() -> None:
-    promise = Work(100, 1000)
-    assert promise.less(Work(30, 100)) == Work(-30, -100)
-    assert promise.less(Work(90, 100)) == Work(-70, -100)
-    assert promise.less(promise) == Work(0, -800)
-    assert promise == Work(0, 0)
+    promised, promise = Work(500, 5000), Work(100, 1000)
+    for queued, left in ((Work(30, 100), Work(70, 900)), (Work(90, 100), Work(0, 800))):
+        kept = promise.less(queued)
+        promised -= promise - kept
+        promise = kept
+        assert promise == left
+    assert promised - promise == Work(400, 4000)
     assert Work(10, 100).times(0.333) == Work(3, 33)  # whole, so that it is given back whole
 
 

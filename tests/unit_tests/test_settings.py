@@ -67,7 +67,6 @@ def test_no_key_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("TFSERVE_TOPK", "3", "did you mean TFSERVE_TOP_K?"),
         ("TFSERVE_TOP_K", "three", "'three'; expected a whole number of at least 1"),
         ("TFSERVE_TOP_K", "0", "at least 1"),
         ("TFSERVE_TOP_K", "true", "at least 1"),
@@ -84,8 +83,23 @@ def test_no_key_is_shown(tmp_path: Path) -> None:
 def test_a_setting_that_is_wrong_is_said(name: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({name: value})
+    assert caught.value.code == "settings.value"
     assert name in caught.value.message
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("TFSERVE_TOPK", "did you mean TFSERVE_TOP_K?"),
+        ("TFSERVE_Z", "top_k, scores, threshold, abstain, on_error, engine, "),
+    ],
+)
+def test_a_setting_that_there_is_none_of_is_said(name: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({name: "3"})
+    assert caught.value.code == "settings.unknown"
+    assert caught.value.message.startswith(f"found {name}: {said}")
 
 
 def test_settings_are_the_parameters_of_requests_that_give_none(

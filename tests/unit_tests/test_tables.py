@@ -174,6 +174,8 @@ PROBLEMS: list[tuple[str, str | bytes, Any, tuple[str, int | None, str | None], 
      "found 3 tags for 2 words"),
     ("no tag", "text\tlabels\na b\tO PER\n", NER, ("label.tag", 2, "labels"),
      "found the tag 'PER' for word 1"),
+    ("label on two lines", 'text,labels\na,"x\ny"\n', MULTILABEL,
+     ("label.line_break", 2, "labels"), "expected labels on one line"),
     ("no number", "text\tlabels\na\thigh\n", REGRESSION, ("label.not_number", 2, "labels"),
      "found 'high'; expected a number"),
     ("decimal comma", "text\tlabels\na\t1,5\n", REGRESSION, ("label.not_number", 2, "labels"),
@@ -240,12 +242,8 @@ def test_a_file_without_a_header_is_told_by_its_first_line(write: Write) -> None
 
 
 @pytest.mark.parametrize("content", ["\ntext\tlabels\na\tx\n", '\r\n\ntext\tlabels\na\t"x"\n'])
-def test_a_blank_line_before_the_header_is_skipped_or_told_once(write: Write, content: str) -> None:
-    table, problems = tables.scan_table(write(content), CLASSIF)
-    if problems:
-        assert places(problems) == [("data.columns", 1, None)]
-    else:
-        assert cells(table) == [("a", "x")]
+def test_blank_lines_before_the_header_are_skipped(write: Write, content: str) -> None:
+    assert cells(read_table(write(content), CLASSIF)) == [("a", "x")]
 
 
 def test_all_missing_columns_are_told_at_once(write: Write) -> None:
@@ -341,16 +339,18 @@ def test_a_train_table_that_teaches_nothing(
     assert caught.value.problems[1].file == str(train)
 
 
-@pytest.mark.parametrize("content", [b"text,labels\nfoo\rbar,x\nb,y\n", b"text,labels\ra,x\rb,y\r"])
-def test_carriage_returns_inside_lines_are_told_or_read(write: Write, content: bytes) -> None:
-    table, problems = tables.scan_table(write(content), CLASSIF)
-    assert [problem.file for problem in problems] or cells(table)[-1] == ("b", "y")
+def test_a_carriage_return_inside_a_cell_costs_its_row(write: Write) -> None:
+    table, problems = tables.scan_table(write("text,labels\nfoo\rbar,x\nb,y\n"), CLASSIF)
+    assert places(problems) == [("record.columns", 2, None)]
+    assert cells(table) == [("b", "y")]
 
 
-@pytest.mark.parametrize("content", [b"text\tlabels\ra\tx\rb\ty", b'text\tlabels\ra\tx\rb\t"y"'])
-def test_line_ends_of_old_macs_are_told_or_read(write: Write, content: bytes) -> None:
-    table, problems = tables.scan_table(write(content), CLASSIF)
-    assert [problem.line for problem in problems] == [1] or len(table.rows) == 2
+@pytest.mark.parametrize(
+    "content",
+    ["text,labels\ra,x\rb,y\r", "text\tlabels\ra\tx\rb\ty", 'text\tlabels\ra\tx\rb\t"y"'],
+)
+def test_line_ends_of_old_macs_are_told(write: Write, content: str) -> None:
+    assert places(problems_of(write(content))) == [("data.columns", 1, None)]
 
 
 @pytest.mark.parametrize("name", ["train.txt", "train.xlsx", "train", "train.csv.gz"])
@@ -491,6 +491,16 @@ def test_a_location_goes_before_what_lies_beside_train(tmp_path: Path) -> None:
 def test_nothing_is_looked_for_beside_a_file(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "data", "train.csv", "dev.csv")
     assert find_files({"train": folder / "train.csv"}) == {"train": folder / "train.csv"}
+
+
+def test_a_split_that_there_is_none_of_is_told(tmp_path: Path) -> None:
+    train = folder_of(tmp_path / "train", "train.csv")
+    with pytest.raises(DataError) as caught:
+        find_files({"train": train, "eval": train})
+    [problem] = caught.value.problems
+    assert (problem.code, problem.file) == ("data.split", "eval")
+    expected = "expected one of train, dev, validation, valid, test"
+    assert problem.message == f"found the split 'eval'; {expected}"
 
 
 def test_all_missing_locations_are_told_at_once(tmp_path: Path) -> None:

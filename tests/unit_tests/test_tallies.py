@@ -32,9 +32,15 @@ def test_rows_with_one_label_count_as_often_as_they_weigh(rows: list[tuple[str, 
     scores = tally.scores(np.array(counts, float))
     truth, guess = repeated(gold, counts), repeated(given_, counts)
     assert scores["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, guess))
-    for average in ("macro", "weighted", "micro"):
+    for average in ("weighted", "micro"):
         expected = sklearn.metrics.f1_score(truth, guess, average=average, zero_division=0)
         assert scores[f"f1_{average}"] == pytest.approx(expected), average
+    # A label without gold has an F1 of 0 in any choice of rows; another that these rows lack is
+    # taken to be as good as those that they have.
+    labels = sorted({*truth, *guess} & set(gold))
+    macro = sklearn.metrics.f1_score(truth, guess, labels=labels, average="macro", zero_division=0)
+    share = len(set(gold)) / len({*gold, *given_})
+    assert scores["f1_macro"] == pytest.approx(macro * share)
 
 
 @given(st.lists(st.tuples(SETS, SETS, st.integers(1, 3)), min_size=1, max_size=30))
@@ -81,3 +87,22 @@ def test_numbers_count_as_often_as_they_weigh(rows: list[tuple[int, int, int]]) 
         assert scores["spearman"] == pytest.approx(spearman, abs=1e-9)
     else:
         assert scores["pearson"] == scores["spearman"] == 0
+
+
+@pytest.mark.parametrize("space", [(), ("a", "b", "c", "d")])
+def test_a_label_that_is_only_invented_does_not_move_the_others_average(
+    space: tuple[str, ...],
+) -> None:
+    """A label without gold has an F1 of 0 in every choice of rows, also in those without it."""
+    gold = [{(label,)} for label in "abc" * 10]
+    given_ = [*gold[:-1], {("d",)}]
+    tally = Labels(gold, given_, space=space)
+    whole = tally.scores()["f1_macro"]
+    truth, guess = ([next(iter(row))[0] for row in side] for side in (gold, given_))
+    expected = sklearn.metrics.f1_score(
+        truth, guess, average="macro", labels=list("abcd"), zero_division=0
+    )
+    assert whole == pytest.approx(expected)
+    without = np.ones(30)
+    without[-1] = 0
+    assert tally.scores(without)["f1_macro"] == pytest.approx(3 / 4)

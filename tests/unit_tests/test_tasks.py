@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +19,9 @@ from tfserve import tasks
 from tfserve.errors import HParamsError, ParameterError, RecordError
 from tfserve.records import Record
 from tfserve.tasks import Parameters, Task
-from tfserve.tasks.base import given_weights, ranked_scores, softmax
+from tfserve.tasks.base import MAX_BALANCED_WEIGHT, given_weights, ranked_scores, softmax
 from tfserve.tasks.classif import IGNORED, Classif, unquoted
-from tfserve.tasks.multilabel import MAX_BALANCED_WEIGHT, MultilabelClassif, split_labels
+from tfserve.tasks.multilabel import MultilabelClassif, split_labels
 from tfserve.tasks.ner import Ner, entities, to_iob2
 from tfserve.tasks.regression import Regression
 
@@ -28,6 +30,11 @@ MULTI = MultilabelClassif(("a", "b", "c"))
 TAGS = Ner(("O", "B-LOC", "I-LOC", "B-PER", "I-PER"))
 SCORE = Regression(mean=3.0, std=0.5)
 FITTED = [ABC, MULTI, TAGS, SCORE]
+CALIBRATED: list[Any] = [
+    Classif(("a", "b"), temperature=2.0, positive="a", threshold=0.25, abstain=0.125),
+    MultilabelClassif(("a", "b"), temperatures=(2.0, 0.5), thresholds=(0.25, 0.75)),
+    Ner(("O", "B-LOC", "I-LOC"), temperatures=(2.0, 0.5, 1.5)),
+]
 NOTHING = Parameters()
 
 
@@ -82,10 +89,19 @@ def test_an_unknown_task_brings_the_known_ones(name: str, hint: str) -> None:
     assert hint in caught.value.message
 
 
-@pytest.mark.parametrize("task", FITTED, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [*FITTED, *CALIBRATED], ids=lambda task: task.name)
 def test_a_task_comes_back_from_its_state(task: Task) -> None:
-    assert type(task)(**task.state()).state() == task.state()
-    assert type(task)(**task.state()).labels == task.labels or task.name != "regression"
+    state = json.loads(json.dumps(task.state()))
+    again = type(task)(**{k: tuple(v) if isinstance(v, list) else v for k, v in state.items()})
+    assert again == task
+    assert again.labels == task.labels
+
+
+def test_every_attribute_of_a_task_is_tried() -> None:
+    assert [type(task) for task in CALIBRATED] == [Classif, MultilabelClassif, Ner]
+    for task in CALIBRATED:
+        for field in dataclasses.fields(task):  # a default would come back from an empty state too
+            assert getattr(task, field.name) != field.default, field.name
 
 
 @pytest.mark.parametrize("task", FITTED, ids=lambda task: task.name)
@@ -218,7 +234,7 @@ def test_scores_come_best_first_as_far_as_asked(
 ) -> None:
     found = ranked_scores(("a", "b", "c"), np.array([0.3, 0.6, 0.1]), parameters)
     assert found == scores
-    assert found is None or list(found) == list(scores or {})
+    assert list(found or {}) == list(scores or {})
 
 
 def test_equal_scores_keep_the_order_of_the_labels() -> None:
@@ -448,13 +464,18 @@ def test_bad_multilabel_labels(cell: Any, code: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["a\nb", "a\rb", 'a,b\r\n"c"', '"a\nb",c\rd'])
-def test_line_breaks_in_a_multilabel_cell_cost_at_most_its_row(cell: str) -> None:
-    try:
-        labels = MultilabelClassif.parse_label(cell, record())
-    except RecordError as error:
-        assert error.place == {"field": "labels"}
-    else:
-        assert "a" in labels[0]
+def test_a_line_break_between_multilabel_labels_costs_its_row(cell: str) -> None:
+    assert label_code(MultilabelClassif, cell) == "label.line_break"
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [('"a\nb"', ("a\nb",)), ('"a\nb",c', ("a\nb", "c")), ('c,"a\r\nb"', ("a\r\nb", "c"))],
+)
+def test_a_line_break_inside_quotes_is_part_of_its_label(
+    cell: str, labels: tuple[str, ...]
+) -> None:
+    assert MultilabelClassif.parse_label(cell, record()) == labels
 
 
 names = st.text(st.characters(exclude_characters='"\t\n\r\0', exclude_categories=["Cs"]))
@@ -521,8 +542,9 @@ def test_multilabel_loss_by_hand() -> None:
     targets = torch.tensor([[1.0, 0.0, 1.0]])
     parts = [math.log1p(math.exp(-1)), math.log1p(math.exp(-2)), math.log(2)]
     assert MULTI.loss_sum(logits, targets, None).item() == pytest.approx(sum(parts))
-    weights = torch.tensor([3.0, 9.0, 0.5])  # of the positive rows only
-    weighted = 3 * parts[0] + parts[1] + 0.5 * parts[2]
+    weights = torch.tensor([3.0, 9.0, 0.5])  # of the positive rows only, whose odds they multiply
+    weighted = 3 * math.log1p(math.exp(-1) / 3) + math.log1p(9 * math.exp(-2))
+    weighted += 0.5 * math.log1p(1 / 0.5)
     assert MULTI.loss_sum(logits, targets, weights).item() == pytest.approx(weighted)
     assert MULTI.normaliser(targets.numpy(), weights.numpy()) == 3.0
 
@@ -1074,8 +1096,32 @@ def test_regression_metrics_are_those_of_scikit_learn() -> None:
 
 def test_the_head_of_many_labels_begins_with_how_common_they_are() -> None:
     rows = [("a",)] * 6 + [("b",)] * 2 + [()] * 8
-    bias = type(MULTI).fit(rows).head_bias(rows, None)
+    bias = type(MULTI).fit(rows).head_bias(rows)
     np.testing.assert_allclose(1 / (1 + np.exp(-bias)), [6.5 / 17, 2.5 / 17], rtol=1e-6)
-    weighed = type(MULTI).fit(rows).head_bias(rows, np.array([1.0, 2.0]))
-    np.testing.assert_allclose(weighed - bias, [0.0, np.log(2)], rtol=1e-6)
-    assert ABC.head_bias(["a", "b"], None) is None
+    assert ABC.head_bias(["a", "b"]) is None
+
+
+def test_weights_of_labels_leave_their_probabilities_true() -> None:
+    """The loss of a label that a third of the rows have is least where its logit says so."""
+    targets = torch.tensor([[1.0], [0.0], [0.0]])
+    for weight in (1.0, 5.0):
+        logit = torch.zeros(1, requires_grad=True)
+        weights = torch.tensor([weight])
+        optimizer = torch.optim.Adam([logit], lr=0.05)
+
+        for _ in range(300):
+            optimizer.zero_grad()
+            MULTI.loss_sum(logit.expand(3, 1), targets, weights).backward()
+            optimizer.step()
+        assert torch.sigmoid(logit).item() == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_a_rare_tag_weighs_at_most_so_many_times_the_commonest() -> None:
+    rows = [("O",) * 9_999, ("B-LOC",)]
+    weights = TAGS.class_weights("balanced", rows)
+    assert weights.max() == pytest.approx(MAX_BALANCED_WEIGHT * weights.min())
+
+
+def test_a_target_may_be_small() -> None:
+    tiny_one = type(SCORE).fit([1e-12, 2e-12, 3e-12])
+    assert tiny_one.mean == pytest.approx(2e-12)

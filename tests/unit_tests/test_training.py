@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from safetensors.numpy import load_file
 
 import tfserve
 from tfserve.artifact import TOKENIZER_FILES
+from tfserve.calibration import NEVER
 from tfserve.errors import DataError, HParamsError, ModelError, StorageError, TfserveError
+from tfserve.hparams import HParams
 from tfserve.tasks import get
 from tfserve.tasks.base import CALIBRATION
 from tfserve.training import loop, train
+from tfserve.training.plan import Plan
 from tfserve.training.pretrained import Pretrained
 from tfserve.training.processes import Processes
 
@@ -358,6 +363,16 @@ def test_a_run_is_as_long_as_asked(
     assert [entry["step"] for entry in found["history"]] == [steps]
 
 
+@pytest.mark.parametrize(("rows", "epochs"), [(16, 20), (1600, 6), (3200, 3), (16_000, 3)])
+def test_a_small_table_gets_more_epochs_by_default(rows: int, epochs: int) -> None:
+    hp = HParams(task_name="classif", model_name="x")
+    found = Plan.of(hp, [20] * rows, 20, world_size=1)
+    assert (found.steps_per_epoch, found.steps) == (rows // 16, rows // 16 * epochs)
+    assert found.eval_steps == min(rows // 16, 500)
+    longer = Plan.of(replace(hp, num_train_epochs=1.5), [20] * rows, 20, world_size=2)
+    assert (longer.batch_size, longer.steps) == (32, math.ceil(1.5 * math.ceil(rows / 32)))
+
+
 def test_the_learning_rate_rises_and_falls_as_scheduled(
     encoder: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -466,6 +481,39 @@ def test_balanced_weights_are_the_inverse_of_how_often_a_label_comes(
     assert not same(models[0], models[1])
 
 
+def test_gradients_are_clipped_unless_that_is_switched_off(
+    encoder: Path, data: Path, tmp_path: Path
+) -> None:
+    name = "encoder.layer.1.output.dense.weight"
+    moved = {}
+    for most in (0, 1e-9):
+        _, model, _ = run(
+            encoder, data, tmp_path / str(most), max_grad_norm=most, layer_decay=1, weight_decay=0
+        )
+        moved[most] = np.abs(weights(model)[f"bert.{name}"] - weights(encoder)[name]).max()
+    # Four steps at rates that sum to 2.5e-3. AdamW goes g / (|g| + 1e-8) of a rate far: nearly all
+    # of it, but no tenth where no gradient is over 1e-9.
+    assert 0 < moved[1e-9] < 2.5e-4
+    assert moved[0] > 1e-3
+
+
+def test_a_step_in_bf16_is_another_step_of_the_same_fp32_weights(
+    encoder: Path, data: Path, tmp_path: Path
+) -> None:
+    models = []
+    for precision in ("fp32", "bf16"):
+        _, model, _ = run(
+            encoder, data, tmp_path / precision, precision=precision, max_steps=1, eval_steps=1
+        )
+        models.append(weights(model))
+    exact, rounded = models
+    assert {str(array.dtype) for array in rounded.values()} == {"float32"}
+    assert not same(exact, rounded)
+    # AdamW's first step depends on the sign of a gradient, which rounding seldom changes.
+    name = "bert.encoder.layer.1.output.dense.weight"
+    assert (np.abs(rounded[name] - exact[name]) < 1e-4).mean() > 0.9
+
+
 def test_one_seed_gives_the_same_weights_bit_for_bit_and_another_gives_others(
     encoder: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -496,6 +544,63 @@ def test_long_texts_train_by_their_windows(task: str, encoder: Path, tmp_path: P
         assert [len(line["pred"]) for line in written] == [len(t.split()) for t, _ in long]
     metric = ready.METRIC[task]
     assert results(tmp_path / "output")["test"][metric] > 0.9
+
+
+# --- thresholds ---------------------------------------------------------------------------------
+
+
+def two_labels() -> list[tuple[str, ...]]:
+    """Rows that are three quarters ``plain``, the rest ``praise``."""
+    rows = tiny.rows("classif", 40)
+    return [(text, label if label == "praise" else "plain") for text, label in rows]
+
+
+def test_a_threshold_keeps_its_promise_on_dev(encoder: Path, tmp_path: Path) -> None:
+    rows, columns = two_labels(), ("text", "labels")
+    tiny.table(tmp_path / "data" / "train.csv", rows[:24], columns)
+    tiny.table(tmp_path / "data" / "dev.csv", rows[24:], columns)
+    # The weight draws the model to the rarer label, so that the likelier one would not do.
+    found, model, _ = run(
+        encoder, tmp_path / "data", tmp_path, threshold_for="recall>=0.9", positive_label="plain",
+        class_weights={"praise": 30.0}, max_steps=20, eval_steps=20, learning_rate=2e-3,
+        per_device_train_batch_size=8,
+    )  # fmt: skip
+    state = json.loads((model / "tfserve.json").read_text("utf-8"))["task_state"]
+    assert state["positive"] == "plain"
+    assert 0 < state["threshold"] < 0.5
+    texts = [text for text, label in rows[24:] if label == "plain"]
+    predictor = tfserve.load(model, precision="fp32")
+    recall, without = (
+        np.mean([answer["pred"] == "plain" for answer in predictor.predict(texts, asked)])
+        for asked in ({}, {"threshold": 0.5})
+    )
+    assert without < 0.9 <= recall
+    per_label = found["dev"]["per_label"]
+    assert per_label["plain"]["recall"] == pytest.approx(recall)
+    assert per_label["praise"]["recall"] >= 0.5  # it does not give its label to all
+
+
+def test_a_precision_that_is_out_of_reach_gives_no_label_and_is_told(
+    encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = ("text", "labels")
+    tiny.table(tmp_path / "data" / "train.csv", two_labels()[:24], columns)
+    # Half of them, at any threshold.
+    alike: list[tuple[str, ...]] = [("great coffee", label) for label in ("plain", "praise") * 4]
+    tiny.table(tmp_path / "data" / "dev.csv", alike, columns)
+    with caplog.at_level(logging.WARNING, "tfserve"):
+        _, model, _ = run(
+            encoder, tmp_path / "data", tmp_path, threshold_for="precision>=0.9",
+            positive_label="plain",
+        )  # fmt: skip
+    state = json.loads((model / "tfserve.json").read_text("utf-8"))["task_state"]
+    assert (state["positive"], state["threshold"]) == ("plain", NEVER)
+    assert (
+        "no threshold reached on dev what threshold_for asks of ['plain']: never given"
+        in [record.getMessage() for record in caplog.records]
+    )  # fmt: skip
+    answers = tfserve.load(model, precision="fp32").predict([text for text, _ in two_labels()])
+    assert {answer["pred"] for answer in answers} == {"praise"}
 
 
 # --- labels that train lacks --------------------------------------------------------------------

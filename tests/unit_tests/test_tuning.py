@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import tiny
 from conftest import PretrainedFolder
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import tfserve
 from tfserve import tuning
@@ -31,7 +34,20 @@ def told(given: dict[str, Any]) -> list[dict[str, Any]]:
     return trials
 
 
-def test_the_best_of_all_trials_is_kept(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])  # less is better, and more is
+def test_the_best_of_all_trials_is_kept(
+    metric: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[dict[str, Any]] = []
+
+    def scored(hparams: dict[str, Any], **folders: Any) -> dict[str, Any]:
+        metrics = dict(tfserve.train(hparams, **folders))
+        metrics["dev"]["accuracy"] = (0.2, 0.9, 0.5)[len(returned)]
+        returned.append(metrics)
+        return metrics
+
+    monkeypatch.setattr(tuning, "train", scored)
+    given["hparams"]["metric_for_best_model"] = metric
     seen: list[dict[str, Any]] = []
     found = tune(**given, trials=3, search=["learning_rate", "warmup_ratio"], watched=seen.append)
     assert [trial["number"] for trial in seen] == [0, 1, 2] and told(given) == seen
@@ -41,13 +57,27 @@ def test_the_best_of_all_trials_is_kept(given: dict[str, Any]) -> None:
         assert trial["hparams"].keys() == {"learning_rate", "warmup_ratio"}
         for name, value in trial["hparams"].items():
             assert ranges[name].low <= value <= ranges[name].high
-    values = [trial["value"] for trial in found]
-    assert values == sorted(values)  # of a loss the least comes first
+    losses = [metrics["dev"]["loss"] for metrics in returned]
+    order = [1, 2, 0] if metric == "accuracy" else sorted(range(3), key=losses.__getitem__)
+    assert [trial["number"] for trial in found] == order
+    values = [0.9, 0.5, 0.2] if metric == "accuracy" else sorted(losses)
+    assert [trial["value"] for trial in found] == values
+    test = returned[order[0]]["test"]
+    assert {"accuracy", "f1_macro"} < found[0]["test"].keys()
+    assert found[0]["test"].keys() == test.keys() - {"per_label", "intervals"}  # no numbers
+    assert {name: test[name] for name in found[0]["test"]} == found[0]["test"]
     best = tfserve.load(given["output_dir"] / "best", precision="fp32")
     assert best.artifact is not None
-    assert best.artifact.manifest.metrics["dev"]["loss"] == pytest.approx(values[0])
+    manifest = best.artifact.manifest
+    assert manifest.metrics["dev"]["loss"] == pytest.approx(losses[order[0]])
+    chosen = found[0]["hparams"]
+    assert {name: manifest.hparams[name] for name in chosen} == chosen
     kept = {path.name for path in given["output_dir"].iterdir()}
     assert kept == {"best", tuning.TRIALS, tuning.STUDY}
+    journal = JournalStorage(JournalFileBackend(str(given["output_dir"] / tuning.STUDY)))
+    study = optuna.load_study(study_name="tfserve", storage=journal)
+    # What proposes trials was told the same; the first was not its own.
+    assert study.best_params == next(trial["hparams"] for trial in found if trial["number"])
 
 
 def test_what_is_given_is_not_searched(given: dict[str, Any]) -> None:

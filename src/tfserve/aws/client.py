@@ -59,6 +59,9 @@ def predict(
                 EndpointName=endpoint_name, ContentType=JSON, Accept=JSON, Body=body
             )
             return json.loads(answer["Body"].read())
+        except ValueError as error:
+            problem = EndpointError("endpoint.answer", f"{endpoint_name} answers no JSON: {error}")
+            raise Refused(problem, busy=False) from None
         except boto.ClientError as error:
             raise _refused(endpoint_name, error.response) from None
         except boto.BotoCoreError as error:  # connections that break, credentials that are missing

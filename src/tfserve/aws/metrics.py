@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfserve import tasks
-from tfserve.tasks.base import CALIBRATION, MINIMISED
+from tfserve.tasks.base import CALIBRATION
 
 TRAINING = ("loss", "learning_rate", "samples_per_second", "epoch")
 NUMBER = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?|nan|-?inf)"
@@ -32,5 +32,6 @@ def objective(task_name: str, metric: str | None = None) -> tuple[str, str]:
     ``metric`` is one of the task's, by default the one that chooses its best checkpoint. Raises
     HParamsError for another.
     """
-    chosen = tasks.get(task_name).metric_for_best_model(metric)
-    return f"best_eval_{chosen}", "Minimize" if chosen in MINIMISED else "Maximize"
+    task = tasks.get(task_name)
+    chosen = task.metric_for_best_model(metric)
+    return f"best_eval_{chosen}", "Maximize" if task.greater_is_better(chosen) else "Minimize"

@@ -45,8 +45,7 @@ def parameters(kinds: Any, ranges: Mapping[str, Range]) -> dict[str, Any]:
     """The ranges as a tuning job takes them; ``kinds`` is the SDK's module ``parameter``."""
     made: dict[str, Any] = {}
     for name, r in ranges.items():
-        whole = isinstance(r.low, int) and isinstance(r.high, int)
-        number = kinds.IntegerParameter if whole else kinds.ContinuousParameter
+        number = kinds.IntegerParameter if r.whole else kinds.ContinuousParameter
         made[name] = (
             kinds.CategoricalParameter(list(r.choices))
             if r.choices

@@ -22,8 +22,7 @@ from tfserve.aws.containers import choose
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
 from tfserve.errors import InstallError
-from tfserve.hparams import HParams, searched
-from tfserve.job import decoded
+from tfserve.hparams import HParams, decoded, searched
 
 try:
     from sagemaker import image_uris, parameter

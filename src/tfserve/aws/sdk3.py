@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfserve.aws import plans
+from tfserve.aws import boto3_session, plans
 from tfserve.aws.containers import uri
 from tfserve.aws.metrics import metric_definitions, objective
 from tfserve.aws.source import ENTRY_POINT, source_dir
@@ -26,7 +26,6 @@ from tfserve.errors import HParamsError, InstallError
 from tfserve.hparams import HParams, searched
 
 try:
-    import boto3
     from sagemaker.core import image_uris, parameter, shapes
     from sagemaker.core.training.configs import Compute, InputData, SourceCode
     from sagemaker.core.transformer import Transformer
@@ -199,7 +198,7 @@ def batch_transform(
 
 
 def _image(scope: str, instance_type: str, transformers_version: str | None) -> str:
-    region = boto3.Session().region_name
+    region = boto3_session().region_name
     return uri(image_uris, scope, region, instance_type, transformers_version)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tfserve.artifact import CONTAINERS_OWN, VENDORED, storing, vendor
 from tfserve.errors import StorageError
+from tfserve.files import storing
+from tfserve.vendoring import CONTAINERS_OWN, VENDORED, vendor
 
 ENTRY_POINT = "train.py"
 EXTRAS = ("train", "report")

@@ -131,7 +131,7 @@ def installed(name: str) -> bool:
 
 
 def may_have_gpu() -> bool:
-    """False where torch need not be asked, whose import takes seconds."""
+    """False if there can be none, so that torch, which takes seconds to import, is not asked."""
     return sys.platform != "linux" or any(Path(device).exists() for device in GPU_DEVICES)
 
 

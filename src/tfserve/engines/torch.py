@@ -38,7 +38,8 @@ class TorchEngine:
     Parameters
     ----------
     model : a model with a head, in eval mode for serving
-    precision : when given, matrix products run in it under autocast, and weights stay as they are
+    precision : of the matrix products, which the weights have as well unless ``autocast``
+    autocast : leave the weights as they are, and cast at each product
     """
 
     name = "torch"

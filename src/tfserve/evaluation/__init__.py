@@ -37,8 +37,10 @@ class Evaluation:
     items : every choice with its probabilities; None for a task without
     tokens : of each row, before it is cut, ``(rows,)``
     capacity : tokens that the model sees at once
-    metrics : by name; ``per_label`` holds those of each label, ``ece`` the calibration error
+    metrics : by name; ``per_label`` holds those of each label, ``ece`` the calibration error, of
+        which ``ece_chance`` is to be expected of so few rows in any case
     intervals : 95% of each metric
+    known_as : ``train`` or ``dev`` where the rows are those of the model's own training
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Evaluation:
     tally: Tally
     metrics: dict[str, Any]
     intervals: dict[str, Interval]
+    known_as: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
@@ -72,13 +75,17 @@ def evaluate(
     """
     task, records = predictor.task, table.records
     collector = Collector(task)
-    stream = collector.without_scores(predictor.stream(records, task.all_scores))
+    asked = {
+        **task.all_scores,
+        "on_error": "raise",
+    }  # a figure without all rows is of something else
+    stream = collector.without_scores(predictor.stream(records, asked))
     answers = list(watched(stream))
     tally = task.tally(table.labels, answers)
     items = collector.items(table.labels)
     metrics = task.measured(tally)
     if items is not None and (error := items.calibration_error) is not None:
-        metrics["ece"] = error
+        metrics |= {"ece": error, "ece_chance": items.chance_error}
     return Evaluation(
         task=task,
         table=table,
@@ -90,4 +97,11 @@ def evaluate(
         tally=tally,
         metrics=metrics,
         intervals=intervals(tally, task.metric_names),
+        known_as=_known_as(predictor, table),
     )
+
+
+def _known_as(predictor: Predictor, table: Table) -> str | None:
+    data = {} if predictor.artifact is None else predictor.artifact.manifest.data
+    told = {data[name].get("fingerprint"): name for name in ("train", "dev") if name in data}
+    return told.get(table.fingerprint)

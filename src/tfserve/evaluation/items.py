@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfserve.calibration import calibration_error
+from tfserve.calibration import calibration_error, chance_error
 from tfserve.tallies import Array
 from tfserve.tasks import Task
 from tfserve.tasks.base import Answer
@@ -49,6 +49,11 @@ class Items:
         """The expected one, 0..1; None of no items."""
         return calibration_error(self.confidence, self.right) if len(self.truth) else None
 
+    @property
+    def chance_error(self) -> float:
+        """What of it so few items would show though every probability were true."""
+        return chance_error(self.confidence)
+
 
 class Collector:
     """Takes the scores out of answers as they come, so that they are not held as dicts."""
@@ -88,7 +93,7 @@ class Collector:
             return None
         places = {label: i for i, label in enumerate(self.task.labels)}
         words = [tag for row in gold for tag in row] if self.task.per_word else gold
-        exclusive = isinstance(words[0], str)
+        exclusive = self.task.exclusive
         truth = np.zeros((len(words), len(places)), dtype=bool)
         for item, label in enumerate(words):
             for name in (label,) if exclusive else label:

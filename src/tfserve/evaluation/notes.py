@@ -12,14 +12,22 @@ from tfserve.tallies import Labels, Numbers, figure
 
 MOST_NAMES = 10
 
+KNOWN = {
+    "train": "The model was trained on these very rows: what it makes of others, they do not show.",
+    "dev": "This is the dev table of the model's training, which chose its checkpoint and fitted "
+    "temperatures and thresholds: its figures are somewhat too good. Test is what to go by.",
+}
+
 
 def notes(found: Evaluation) -> Iterator[str]:
     """A sentence each, what weighs most first."""
     labels = found.table.labels
+    if found.known_as is not None:
+        yield KNOWN[found.known_as]
     if unknown := found.task.unknown(labels):
         yield (
-            f"The model does not know {len(unknown)} of the labels ({_named(unknown)}): errors "
-            "all, which what is said of probabilities leaves out."
+            f"The model does not know {len(unknown)} of the labels ({_named(unknown)}): they all "
+            "count as errors, and the figures of probabilities leave them out."
         )
     if isinstance(found.tally, Numbers):
         if np.ptp(found.tally.gold) == 0:
@@ -27,15 +35,15 @@ def notes(found: Evaluation) -> Iterator[str]:
                 f"Every row has the target {figure(float(found.tally.gold[0]))}: r2, pearson and "
                 "spearman have no value and stand as 0."
             )
-    elif isinstance(labels[0], str) and len(set(labels)) == 1:
+    elif found.task.exclusive and not found.task.per_word and len(set(labels)) == 1:
         yield (
             f"Every row has the label {_named([labels[0]])}: there are no curves, and of other "
             "labels nothing can be said."
         )
-    if never := sorted(never_given(found.task)):
+    if never := never_given(found.task.thresholds_by_label()):
         yield (
-            f"No threshold reached on dev what threshold_for asks of {_named(never)}: never "
-            "given. A lower aim, or more rows of it on dev, would give it one."
+            f"On dev no threshold of {_named(never)} met threshold_for, so it is never given. A "
+            "lower aim, or more rows of it on dev, would give it one."
         )
     if isinstance(found.tally, Labels) and found.tally.right.all():
         rows = len(found.answers)

@@ -22,8 +22,8 @@ SIMILAR, CANDIDATE = 0.8, 0.6
 PERMUTATIONS = 64
 SHINGLE = 5
 MOST_CHARACTERS, MOST_CANDIDATES = 4000, 50
-"""Of a text that are compared, and texts of a split with which it is: from one template all are
-alike."""
+"""Characters of a text that are compared, and texts of a split that it is compared with: those made
+from one template are all alike."""
 
 Place = tuple[str, int]
 """A split, and the number of a row in it."""

@@ -58,7 +58,8 @@ def _summary(found: Evaluation) -> Section:
         low, high = found.intervals[name]
         cards.append((name, shown(found.metrics[name]), f"{shown(low)} to {shown(high)}"))
     if "ece" in found.metrics:
-        cards.append(("calibration error", shown(found.metrics["ece"]), "0 is best"))
+        chance = f"{shown(found.metrics['ece_chance'])} would be chance"
+        cards.append(("calibration error", shown(found.metrics["ece"]), chance))
     if "coverage" in found.metrics:
         right = f"{found.metrics['accuracy_answered']:.1%} of them right"
         cards.append(("rows answered", f"{found.metrics['coverage']:.1%}", right))
@@ -67,8 +68,8 @@ def _summary(found: Evaluation) -> Section:
         "each from a table of its own, 95 hold what the metric is on all texts of this kind."
     )
     names = ("temperature", "positive", "threshold", "abstain")
-    own = [(name, getattr(found.task, name, None)) for name in names]
-    own = [(name, _threshold(value)) for name, value in own if value is not None]
+    state = found.task.state()
+    own = [(name, _threshold(state[name])) for name in names if state.get(name) is not None]
     grid = [Grid(["the model's", "value"], own)] if own else []
     return Section("Summary", text, [Cards(cards), *grid])
 
@@ -77,7 +78,7 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
     by_label = found.metrics.get("per_label")
     if not by_label:
         return []
-    thresholds = dict(zip(found.task.labels, getattr(found.task, "thresholds", ()), strict=False))
+    thresholds = found.task.thresholds_by_label() if not found.task.exclusive else {}
     header = ["label", "precision", "recall", "F1", "rows"]
     header += ["rows in train"] * bool(frequencies) + ["threshold"] * bool(thresholds)
     rows = []

@@ -12,6 +12,7 @@ from tfserve.exploration import Exploration, Twins, contents
 from tfserve.report import figures
 from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
 from tfserve.tables import Row
+from tfserve.tasks.ner import OUTSIDE
 
 MANY, MOST_LABELS, MOST_LISTED, MOST_ROWS = 25, 150, 1000, 50
 OUT_OF_ORDER = 0.1
@@ -25,9 +26,9 @@ def page(found: Exploration, *, title: str) -> Page:
     """The page, of at least one table with rows; its problems are listed first."""
     task = tasks.get(found.check.task_name)
     first = next(iter(found.tables.values()))
-    numeric = isinstance(first.rows[0].label, float)
-    sections = [_summary(found, numeric=numeric)]
     counted = any(split.labels for split in found.check.splits.values())
+    numeric = task.numeric and counted
+    sections = [_summary(found, numeric=numeric)]
     if numeric:
         sections.append(_targets(found))
     elif counted:
@@ -35,7 +36,7 @@ def page(found: Exploration, *, title: str) -> Page:
     sections.append(_lengths(found))
     if task.per_word and "train" in found.tables and counted:
         sections.append(_entities(found))
-    elif not (numeric or task.per_word) and isinstance(first.rows[0].label, tuple):
+    elif counted and not (task.exclusive or task.numeric):
         sections += _together(found)
     if first.rows[0].record.bbox is not None:
         sections.append(_boxes(found))
@@ -182,7 +183,7 @@ def _twins(found: Exploration) -> list[Section]:
     told = (
         ("Labelled twice", "Nearly the same text, other labels: one of them is wrong, or the "
          "question cannot be answered from the text.", [found.conflicting()]),
-        ("Seen before", "Rows of dev and test that train, or dev, nearly holds.",
+        ("Seen before", "Rows of dev and test that nearly repeat a row of an earlier split.",
          [found.leaks(name) for name in found.tables]),
         ("Repeated", "Nearly the same text twice in a split. Where train has such rows and there "
          "is no dev, a part of train that is held out for it is easier than new texts.",
@@ -214,7 +215,7 @@ def _label(row: Row, per_word: bool) -> str:
     """The label as it is read; of words with tags the entities."""
     label = row.label
     if per_word:
-        label = [f"{kind}: {text}" for kind, text in contents.marked(row)]
+        label = [f"{kind}: {text}".removeprefix(": ") for kind, text in contents.marked(row)]
     text = "; ".join(label) if isinstance(label, (list, tuple)) else str(label)
     return text if len(text) <= 200 else f"{text[:199]}…"
 
@@ -266,5 +267,5 @@ def _broken(text: str) -> bool:
 def _names(label: Any, per_word: bool) -> set[str]:
     """The labels of a row; of tags their types."""
     if per_word:
-        return {tag.partition("-")[2] for tag in label}
+        return {tag.partition("-")[2] for tag in label if tag != OUTSIDE}
     return set(label) if isinstance(label, tuple) else {label}

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tfserve import __version__
-from tfserve.artifact import storing, write_text
+from tfserve.files import storing, write_text
 from tfserve.tallies import Array, figure
 
 MOST_CHARACTERS = 600

@@ -59,7 +59,8 @@ def _curves(items: Items) -> list[Section]:
 
 def _trade(found: Evaluation, items: Items) -> list[Section]:
     """Of two labels: what each threshold of the positive one would give."""
-    positive, own = getattr(found.task, "positive", None), getattr(found.task, "threshold", None)
+    state = found.task.state()
+    positive, own = state.get("positive"), state.get("threshold")
     if len(items.labels) != 2 or positive is None:
         return []
     place = items.labels.index(positive)
@@ -117,8 +118,8 @@ def _reliability(items: Items, what: str) -> Section:
     parts = (
         Plot(
             figures.reliability(*calibration_bins(confidence, right)),
-            f"Share that is so over the probability that was given; a point is the larger, the "
-            f"more {what} it stands for.",
+            f"Share that is so over the probability that was given; the larger a point, the more "
+            f"{what} it stands for.",
         ),
         Plot(spread, "Probabilities of what is right, and of what is wrong."),
     )

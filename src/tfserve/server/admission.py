@@ -15,7 +15,7 @@ SAFE = 0.5
 because a machine that is asked more than it can answer gets slower."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Work:
     """An amount of it: the sums of windows' lengths, and of their squares."""
 
@@ -32,16 +32,15 @@ class Work:
         """So many times as much."""
         return Work(round(self.tokens * share), round(self.squares * share))
 
-    def add(self, other: Work) -> None:
-        """More of it."""
-        self.tokens += other.tokens
-        self.squares += other.squares
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.squares + other.squares)
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(self.tokens - other.tokens, self.squares - other.squares)
 
     def less(self, other: Work) -> Work:
-        """Take it away as far as there is as much; the change."""
-        change = Work(-min(self.tokens, other.tokens), -min(self.squares, other.squares))
-        self.add(change)
-        return change
+        """What is left of it; never less than none."""
+        return Work(max(0.0, self.tokens - other.tokens), max(0.0, self.squares - other.squares))
 
 
 def check_room(schedule: Schedule, settings: Settings) -> float:

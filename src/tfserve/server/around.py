@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tfserve import codecs
-from tfserve.errors import AccessError, RequestError, ServingError, TfserveError
+from tfserve.errors import AccessError, ServingError, TfserveError
 from tfserve.server.body import discard
 from tfserve.server.service import Reply, Service
 
@@ -44,7 +44,7 @@ NO_KEY = AccessError(
 
 
 class Around:
-    """Around every request: its id, its key, its line of log, its place in the metrics."""
+    """The middleware."""
 
     def __init__(self, app: Any, service: Service) -> None:
         self.app, self.service = app, service
@@ -136,9 +136,8 @@ async def refusal(request: Request, error: Any) -> Response:
         headers["Retry-After"] = str(seconds)
     if isinstance(error, AccessError):
         headers["WWW-Authenticate"] = "Bearer"
-    status = error.status if isinstance(error, (RequestError, ServingError)) else 500
     content = codecs.dumps({"error": error.as_dict()})
-    return Response(content, status, headers, media_type=codecs.JSON)
+    return Response(content, error.status, headers, media_type=codecs.JSON)
 
 
 def ms(seconds: float) -> float:

@@ -84,7 +84,7 @@ class Cost:
 
 
 class Pace:
-    """The share of their time that lanes compute which have enough to do.
+    """The share of time that busy lanes spend computing.
 
     The rest of it they wait for a process that is busy with requests, or their cores are.
     """

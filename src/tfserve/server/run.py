@@ -17,13 +17,9 @@ try:
 
     from tfserve.server import logs
     from tfserve.server.app import create_app
+    from tfserve.server.connection import Connection
 except ImportError as error:
     raise missing_extra(error.name or "uvicorn", "server") from None
-
-try:
-    from tfserve.server.connection import Connection as CONNECTION  # noqa: N814
-except ImportError:  # no httptools, on Windows: h11 has bounds of its own
-    CONNECTION = "h11"  # type: ignore[assignment, misc]
 
 log = logging.getLogger("tfserve")
 
@@ -98,7 +94,7 @@ def serve(
         logs.configure()
         config = uvicorn.Config(
             app,
-            http=CONNECTION,
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,

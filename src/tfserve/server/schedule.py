@@ -5,7 +5,7 @@ windows sorted by length: the one that wastes the least of its cost on padding a
 of a call. The oldest window is in it once it has waited for ``PATIENCE``, so that none starves.
 
 Under load there is a batch on every lane, each on a core of its own; what would leave the other
-lanes idle runs alone, on all cores, where that is the faster.
+lanes idle runs alone, on all cores, where that is faster.
 """
 
 from __future__ import annotations

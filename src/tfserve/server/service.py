@@ -205,9 +205,8 @@ class Service:
             return []
         # Nothing of a request is queued before all of it was admitted.
         first = await _off(at_once, processor.preprocess, parts[0])
-        slots, promise = asyncio.Semaphore(PARTS_AT_ONCE), Work()
-        share = _share(processor, parts[0], items)
-        self._admit(promise, Work.of(first).times(share), len(items))
+        slots = asyncio.Semaphore(PARTS_AT_ONCE)
+        promise = self._admit(Work.of(first).times(_share(processor, parts[0], items)), len(items))
 
         async def one(part: Sequence[Item]) -> _Part:
             async with slots:
@@ -216,7 +215,10 @@ class Service:
                     prepared = await _off(at_once, processor.preprocess, part)
                 work = Work.of(prepared)
                 # What is queued is no promise any more.
-                self.promised.add(promise.less(work))
+                nonlocal promise
+                kept = promise.less(work)
+                self.promised -= promise - kept
+                promise = kept
                 done = await self.batcher.run(prepared.windows)
             answers = await _off(at_once, _decode, processor, part, prepared, done, asked)
             return _Part(answers, int(work.tokens), done.queued)
@@ -231,14 +233,14 @@ class Service:
                 for task in tasks:
                     task.cancel()
         finally:
-            self.promised.add(promise.less(promise))
+            self.promised -= promise
 
-    def _admit(self, promise: Work, work: Work, records: int) -> None:
+    def _admit(self, work: Work, records: int) -> Work:
         """Promise the work of a request. Raises BusyError or TooLargeError, see ``admit``."""
         assert self.batcher.schedule is not None
         admit(work, records, self.batcher.schedule, self.promised, self.settings)
-        promise.add(work)
-        self.promised.add(work)
+        self.promised += work
+        return work
 
 
 async def _off(at_once: bool, function: Callable[..., T], *arguments: Any) -> T:
@@ -253,7 +255,8 @@ async def _off(at_once: bool, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         await asyncio.wait([thread])
-        thread.cancelled() or thread.exception()  # which nobody asks for any more
+        if not thread.cancelled():
+            thread.exception()  # which nobody asks for any more
         raise
 
 

@@ -28,14 +28,14 @@ Answer = dict[str, Any]
 Schema = dict[str, Any]
 """JSON Schema."""
 
-MINIMISED = ("loss", "mse", "rmse", "mae")
-"""Metrics of which less is better."""
-
 CALIBRATION = ("ece", "ece_uncalibrated")
 """The calibration error on dev, and what it was before temperatures; of tasks with scores."""
 
 CHOICES = ("threshold_for", "positive_label", "abstain")
 """Hyperparameters that only some tasks know: what they do with their probabilities."""
+
+MAX_BALANCED_WEIGHT = 20.0
+"""A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
 
 NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
@@ -128,8 +128,11 @@ class Task(ABC):
     auto_model : the transformers class whose head this task trains
     problem_type : goes into the model's config, None where transformers has none
     per_word : True when there is an answer for every word, False for one a record
+    exclusive : whether what is answered has one label; otherwise any number of them
+    numeric : whether it is a number, and has none
     metric : the dev metric that chooses the best model, unless a run names another
     metric_names : the metrics there are, those per label aside
+    errors : of these the ones of which less is better
     parameters : names of the request parameters that mean something here
     choices : of ``CHOICES`` those that do
     answer_schema : of what answers a record
@@ -139,8 +142,11 @@ class Task(ABC):
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
     problem_type: ClassVar[str | None] = None
     per_word: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = True
+    numeric: ClassVar[bool] = False
     metric: ClassVar[str]
     metric_names: ClassVar[tuple[str, ...]]
+    errors: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]] = ()
     choices: ClassVar[tuple[str, ...]] = ()
     answer_schema: ClassVar[Schema]
@@ -251,6 +257,11 @@ class Task(ABC):
             )
         return found
 
+    @classmethod
+    def greater_is_better(cls, metric: str) -> bool:
+        """Whether more of a metric is better; of the loss it is not."""
+        return metric not in ("loss", *cls.errors)
+
     def calibrated(self, logits: Sequence[Array], labels: Sequence[Any], hp: HParams) -> Self:
         """The same task with temperatures, and thresholds as chosen, that suit these rows.
 
@@ -258,15 +269,16 @@ class Task(ABC):
         """
         return self
 
+    def thresholds_by_label(self) -> dict[str, float]:
+        """The probability from which a label is given, of those labels that have one."""
+        return {}
+
     def calibration_error(self, logits: Sequence[Array], labels: Sequence[Any]) -> float | None:
         """Of the probabilities of such rows; None where there are none."""
         return None
 
-    def head_bias(self, labels: Sequence[Any], weights: Array | None) -> Array | None:
-        """Where the bias of the head begins, ``(labels,)``; None: at zero.
-
-        ``labels`` are train's, ``weights`` those of the loss.
-        """
+    def head_bias(self, labels: Sequence[Any]) -> Array | None:
+        """Where the bias of the head begins, ``(labels,)``, by train's labels; None: at zero."""
         return None
 
     @property

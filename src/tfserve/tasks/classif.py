@@ -111,6 +111,11 @@ class Classif(Task):
             "positive": self.positive, "threshold": self.threshold, "abstain": self.abstain,
         }  # fmt: skip
 
+    def thresholds_by_label(self) -> dict[str, float]:
+        if self.positive is None or self.threshold is None:
+            return {}
+        return {self.positive: self.threshold}
+
     def target(self, label: str) -> Array:
         return np.int64(self.labels.index(label) if label in self.labels else IGNORED)  # type: ignore[return-value]
 

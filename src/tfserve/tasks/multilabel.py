@@ -23,6 +23,7 @@ from tfserve.records import Record
 from tfserve.tallies import Labels
 from tfserve.tasks.base import (
     LABEL_SCORES,
+    MAX_BALANCED_WEIGHT,
     NUMBER,
     TEXT,
     Answer,
@@ -45,9 +46,6 @@ THRESHOLD = 0.5
 AIM = "f1_micro"
 """Of thresholds, unless a run has another; it is the task's metric."""
 
-MAX_BALANCED_WEIGHT = 20.0
-"""A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
-
 
 @register("multilabel-classif")
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class MultilabelClassif(Task):
     """
 
     problem_type = "multi_label_classification"
+    exclusive = False
     metric = "f1_micro"
     metric_names = ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy")
     parameters = ("top_k", "scores", "threshold")
@@ -113,6 +112,9 @@ class MultilabelClassif(Task):
         return {"labels": list(self.labels), "temperatures": list(self.temperatures),
                 "thresholds": list(self.thresholds)}  # fmt: skip
 
+    def thresholds_by_label(self) -> dict[str, float]:
+        return dict(zip(self.labels, self.thresholds, strict=True)) if self.thresholds else {}
+
     def target(self, label: tuple[str, ...]) -> Array:
         return np.array([name in label for name in self.labels], dtype=np.float32)
 
@@ -122,17 +124,19 @@ class MultilabelClassif(Task):
     def loss_sum(self, logits: Any, targets: Any, weights: Any | None) -> Any:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
+        if weights is not None:  # which multiply a label's odds: the logits stay without
+            logits = logits + weights.log()
         return binary_cross_entropy_with_logits(
             logits, targets, pos_weight=weights, reduction="sum"
         )
 
-    def head_bias(self, labels: Sequence[tuple[str, ...]], weights: Array | None) -> Array:
+    def head_bias(self, labels: Sequence[tuple[str, ...]]) -> Array:
         """The log-odds of each label (Lin et al., "Focal loss for dense object detection", 2017,
         section 4.1): otherwise the first steps teach the encoder only that labels are rare."""
         counts = self.label_counts(labels)
         given = np.array([counts.get(label, 0) for label in self.labels])
         odds = (given + 0.5) / (len(labels) - given + 0.5)
-        return np.log(odds * (1.0 if weights is None else weights)).astype(np.float32)
+        return np.log(odds).astype(np.float32)
 
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters

@@ -21,6 +21,7 @@ from tfserve.records import Record
 from tfserve.tallies import Labels
 from tfserve.tasks.base import (
     LABEL_SCORES,
+    MAX_BALANCED_WEIGHT,
     NUMBER,
     TEXT,
     Answer,
@@ -218,7 +219,8 @@ class Ner(Task):
             counts = Counter(tag for tags in labels for tag in tags)
             share = sum(counts.values()) / len(self.labels)
             weights = [share / counts[tag] if counts[tag] else 1.0 for tag in self.labels]
-            return np.array(weights, dtype=np.float32)
+            most = MAX_BALANCED_WEIGHT * min(weights)
+            return np.minimum(np.array(weights, np.float32), most)
         by_tag = {}
         for name, weight in spec.items():
             tags = [tag for tag in self.labels if tag[2:] == name and tag != OUTSIDE] or [name]

@@ -29,8 +29,10 @@ class Regression(Task):
     """A target's mean and standard deviation in train."""
 
     problem_type = "regression"
+    exclusive, numeric = False, True
     metric = "rmse"
     metric_names = ("rmse", "mse", "mae", "r2", "pearson", "spearman")
+    errors = ("rmse", "mse", "mae")
 
     mean: float
     std: float
@@ -60,7 +62,7 @@ class Regression(Task):
     @classmethod
     def fit(cls, labels: Sequence[float]) -> Self:
         mean, std = float(np.mean(labels)), float(np.std(labels))
-        if not (math.isfinite(std) and std > 1e-9 * max(1.0, abs(mean))):
+        if not (math.isfinite(std) and std > 1e-9 * abs(mean)):
             raise RecordError(
                 "label.constant",
                 f"found the same target {mean:g} in all rows of train; expected values that differ",

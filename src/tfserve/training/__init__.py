@@ -1,10 +1,12 @@
 """Training: tables and a pretrained encoder in, a model directory out.
 
 ``train`` is the story; its chapters are ``pretrained`` (where a model comes from), ``examples``
-(rows as windows and targets), ``loop`` (steps, evaluations, stopping), ``optimization`` (what the
-optimizer is told), ``vocabulary`` (the embeddings that are trained), ``processes`` (several that
-train one model), ``checkpoints`` (killed and resumed, bit for bit), ``logs`` (what is printed and
-drawn), ``results`` (what is left behind) and ``card`` (the model card).
+(rows as windows and targets), ``plan`` (how long a run is), ``loop`` (its steps), ``validation``
+(what the model makes of dev), ``optimization`` (what the optimizer is told), ``vocabulary`` (the
+embeddings that are trained), ``processes`` (several that train one model), ``checkpoints`` (killed
+and resumed, bit for bit), ``signals`` (asked to stop), ``logs`` (what is printed and drawn),
+``golden`` (answers to be given again), ``results`` (what is left behind) and ``card`` (the model
+card).
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tfserve import artifact, tables, tasks
-from tfserve.artifact import Manifest, storing
+from tfserve.artifact import Manifest
 from tfserve.encoding import Encoder
 from tfserve.errors import missing_extra
+from tfserve.files import storing
 from tfserve.hparams import HParams
-from tfserve.records import Record
-from tfserve.tables import Table, Tables
+from tfserve.tables import Tables
 from tfserve.tasks import Task
 
 try:
@@ -33,10 +35,10 @@ except ImportError as error:
 
 from tfserve.training import results
 from tfserve.training.examples import Examples
+from tfserve.training.golden import golden
 from tfserve.training.loop import Loop
 from tfserve.training.pretrained import Pretrained
 
-GOLDEN_RECORDS, GOLDEN_WORDS = 4, 64
 PACKAGES = ("tfserve", "torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 __all__ = ["train"]
@@ -118,7 +120,7 @@ def train(
             metrics={"dev": dev_metrics},
             history=loop.state.history,
             data=described(data, task),
-            golden=loop.golden(golden_records(data.dev)),
+            golden=golden(loop.in_fp32(), data.dev),
             hparams=hp.as_dict(),
             versions=artifact.installed_versions(PACKAGES),
         )
@@ -147,12 +149,6 @@ def make_encoder(hp: HParams, pretrained: Pretrained, task: Task | type[Task]) -
         windowed=hp.long_text == "window",
         use_bbox=hp.use_bbox,
     )
-
-
-def golden_records(dev: Table) -> list[Record]:
-    """A few records of moderate length, to be answered again wherever the model is loaded."""
-    short = [r for r in dev.records if len(r.spans) <= GOLDEN_WORDS] or dev.records
-    return short[:GOLDEN_RECORDS]
 
 
 def described(data: Tables, task: Task) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from tfserve.artifact import CARD, REPORT, Manifest, storing, write_text
+from tfserve.artifact import CARD, REPORT, Manifest
 from tfserve.evaluation import Evaluation
+from tfserve.files import storing, write_text
 from tfserve.tallies import figure
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
@@ -30,7 +31,7 @@ TEXT = """\
 
 ## Intended use
 
-*To be filled in by who trained it: what it is for, for whom, and what it must not be used for.*
+*To be filled in by whoever trained it: what it is for, for whom, and what it must not be used for.*
 
 ## Labels
 
@@ -146,11 +147,22 @@ def _metric(found: Evaluation, name: str) -> str:
 
 def _calibration(found: Mapping[str, Evaluation]) -> str:
     errors = [
-        f"{one.metrics['ece']:.3f} on {name}" for name, one in found.items() if "ece" in one.metrics
+        f"{one.metrics['ece']:.3f} on {name} ({one.metrics['ece_chance']:.3f} would be chance)"
+        for name, one in found.items()
+        if "ece" in one.metrics
     ]
-    if not errors:
-        return ""
-    return f"Expected calibration error of its probabilities: {', '.join(errors)}."
+    answered = [
+        f"{one.metrics['coverage']:.1%} of {name} answered, of these "
+        f"{one.metrics['accuracy_answered']:.1%} right"
+        for name, one in found.items()
+        if "coverage" in one.metrics
+    ]
+    said = []
+    if errors:
+        said.append(f"Expected calibration error of its probabilities: {', '.join(errors)}.")
+    if answered:
+        said.append(f"It gives no label where it is too unsure: {', '.join(answered)}.")
+    return " ".join(said)
 
 
 def _example(manifest: Manifest) -> str:

@@ -13,11 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 
-from tfserve.artifact import sha256, storing
+from tfserve.files import sha256, storing
 
 KEPT = 2
 """The newest checkpoints that stay: one, and one to fall back to; what was best then stays too."""
@@ -149,41 +145,6 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
         for leftover in self.folder.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-class Stop:
-    """Whether somebody asked the run to stop: SIGTERM or SIGINT, inside ``listening``."""
-
-    def __init__(self) -> None:
-        self.asked: str | None = None
-        self._interruptible = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Catch the signals; what the process did with them before is restored afterwards."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self  # only the main thread may, and a notebook's other threads need not
-            return
-        before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Inside, a signal raises KeyboardInterrupt at once: for work that can be done again."""
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
-
-    def _handle(self, number: int, frame: Any) -> None:
-        self.asked = signal.Signals(number).name
-        if self._interruptible:
-            raise KeyboardInterrupt
 
 
 def _digest(content: dict[str, Any]) -> str:

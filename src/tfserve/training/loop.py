@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import time
 from itertools import chain
 from pathlib import Path
@@ -24,34 +23,22 @@ import transformers
 from tfserve.batching import plan_epoch
 from tfserve.encoding import Encoder
 from tfserve.engines.torch import TorchEngine, quiet, tensors
-from tfserve.errors import HParamsError, ModelError, StoppedError
+from tfserve.errors import ModelError, StoppedError
+from tfserve.files import sha256
 from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
-from tfserve.processing import Prepared
-from tfserve.records import Record
-from tfserve.tasks import Parameters, Task
-from tfserve.tasks.base import CALIBRATION, MINIMISED, Answer, Array
-from tfserve.training.checkpoints import Checkpoints, State, Stop
+from tfserve.tasks import Task
+from tfserve.tasks.base import Array
+from tfserve.training.checkpoints import Checkpoints, State
 from tfserve.training.examples import Examples, pooled
 from tfserve.training.logs import Logs, numbers
-from tfserve.training.optimization import (
-    WINDOWS_TOKENS,
-    parameter_groups,
-    schedule,
-    usual_batch,
-    usual_rate,
-)
+from tfserve.training.optimization import parameter_groups, schedule, usual_rate
+from tfserve.training.plan import Plan
 from tfserve.training.pretrained import Pretrained, begin_at
 from tfserve.training.processes import Processes
+from tfserve.training.signals import Stop
+from tfserve.training.validation import Validated, validate
 from tfserve.training.vocabulary import Vocabulary
-
-EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
-"""By default a table gets 3 epochs, a small one as many as make 600 steps, at most 20."""
-
-EVAL_STEPS = 500
-
-Evaluated = tuple[dict[str, Any], Task]
-"""Metrics on dev, and the task as it was calibrated there."""
 
 
 class Loop:
@@ -61,8 +48,7 @@ class Loop:
     ----------
     state : where the run stands
     task : after ``run`` as it was calibrated on dev
-    batch_size : rows of a batch, over all devices
-    most : windows that a device computes at once
+    plan : how long the run is
     divisor : mean over the steps of what a step's loss counts: rows, words or their weights
     is_main : whether this process writes files and logs
     """
@@ -94,51 +80,33 @@ class Loop:
 
         transformers.set_seed(hp.seed)
         model = pretrained.model(task, use_bbox=hp.use_bbox, dropout=hp.dropout)
-        if (bias := task.head_bias(train.table.labels, self.weights)) is not None:
+        if (bias := task.head_bias(train.table.labels)) is not None:
             begin_at(model, bias)
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
         self.vocabulary = Vocabulary(model, occurring, self.pad_id)
         self.encoder_parameters = list(model.base_model.parameters())
-        groups = parameter_groups(model, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay)
+        groups = parameter_groups(
+            model, fresh=model.fresh, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay
+        )
         self.learning_rate = hp.learning_rate or usual_rate(model.config.hidden_size)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
-        lengths = train.lengths
-        rows = hp.per_device_train_batch_size or usual_batch(lengths)
         longest = max(len(window) for window in train.windows)
-        self.most = hp.per_device_train_batch_size or max(rows, WINDOWS_TOKENS // longest)
-        self.batch_size = rows * self.processes.world
-        batches = len(plan_epoch(lengths, self.batch_size, np.random.default_rng(0)))
-        self.steps_per_epoch = math.ceil(batches / hp.gradient_accumulation_steps)
+        self.plan = Plan.of(hp, train.lengths, longest, self.processes.world)
         # One count for all steps, so that a word weighs the same in a batch of short texts and in
         # one of long texts, which sorting by length would otherwise set apart.
         join = np.concatenate if task.per_word else np.stack
         counted = task.normaliser(join(train.targets), self.weights)
-        self.divisor = (counted or 1.0) / self.steps_per_epoch
-        self.total = hp.max_steps or math.ceil(self.epochs * self.steps_per_epoch)
-        if hp.freeze_encoder_steps >= self.total:
-            raise HParamsError(
-                "hparams.value",
-                f"freeze_encoder_steps: found {hp.freeze_encoder_steps}; expected less than the "
-                f"{self.total} steps of this run",
-            )
-        self.eval_steps = hp.eval_steps or min(self.steps_per_epoch, EVAL_STEPS)
-        self.schedule = schedule(hp, self.learning_rate, self.total)
+        self.divisor = (counted or 1.0) / self.plan.steps_per_epoch
+        self.schedule = schedule(hp, self.learning_rate, self.plan.steps)
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
         self.predictor = Predictor(task, encoder, engine, pad_id=self.pad_id)
-        self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint())
+        self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint(pretrained))
         self.state = State()
         self.stop = Stop()
-        self._best: Evaluated | None = None
-
-    @property
-    def epochs(self) -> float:
-        if self.hp.num_train_epochs is not None:
-            return self.hp.num_train_epochs
-        enough = math.ceil(SMALL_TABLE_STEPS / self.steps_per_epoch)
-        return float(min(MAX_EPOCHS, max(EPOCHS, enough)))
+        self._best: Validated | None = None
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from a checkpoint if there is one; leaves the best weights in place.
@@ -152,7 +120,7 @@ class Loop:
         self.processes.put_loss_scale(self.state.loss_scale)
         self.processes.share(model, self.plain_optimizer)
         logs = Logs(
-            self.tensorboard_dir, total=self.total, start=self.state.step, is_main=self.is_main
+            self.tensorboard_dir, total=self.plan.steps, start=self.state.step, is_main=self.is_main
         )
         try:
             with self.stop.listening():
@@ -160,7 +128,7 @@ class Loop:
         except torch.cuda.OutOfMemoryError:
             raise ModelError(
                 "model.memory",
-                f"no memory for a batch of {self.batch_size // self.processes.world} rows on "
+                f"no memory for a batch of {self.plan.batch_size // self.processes.world} rows on "
                 f"{self.device}; expected fewer (per_device_train_batch_size, with as many "
                 "gradient_accumulation_steps), shorter ones (max_length), or a larger device",
             ) from None
@@ -170,8 +138,8 @@ class Loop:
             self.checkpoints.load_weights(self.state.best_step, model)
         self.vocabulary.restore(model)
         if self.is_main and self._best is None:
-            self._best = self._evaluate()
-        metrics, self.task = cast("Evaluated", self.processes.from_main(self._best))
+            self._best = self._validate()
+        metrics, self.task = cast("Validated", self.processes.from_main(self._best))
         logs.best(metrics, self.state.best_step)
         return metrics
 
@@ -182,16 +150,16 @@ class Loop:
         if state.step and not self._finished():
             self._evaluate_and_save(logs)
         while not self._finished():
-            if epoch != state.step // self.steps_per_epoch:
-                epoch = state.step // self.steps_per_epoch
+            if epoch != state.step // self.plan.steps_per_epoch:
+                epoch = state.step // self.plan.steps_per_epoch
                 groups = self._epoch(epoch)
-            group = groups[state.step % self.steps_per_epoch]
+            group = groups[state.step % self.plan.steps_per_epoch]
             rate = self.learning_rate * self.schedule(state.step)
             losses.append(self._step(group, rate))
             rows += sum(len(batch) for batch in group)
             state.step += 1
             logs.bar.update()
-            if state.step % self.eval_steps == 0 or state.step == self.total:
+            if state.step % self.plan.eval_steps == 0 or state.step == self.plan.steps:
                 seconds = time.perf_counter() - started
                 state.line = {
                     "loss": self.processes.mean(float(torch.stack(losses).mean())),
@@ -208,14 +176,17 @@ class Loop:
     def _finished(self) -> bool:
         patience = self.hp.early_stopping_patience
         waited = patience is not None and self.state.waiting >= patience
-        return waited or (self.state.step >= self.total and self.state.evaluated == self.state.step)
+        return waited or (
+            self.state.step >= self.plan.steps and self.state.evaluated == self.state.step
+        )
 
     def _epoch(self, number: int) -> list[list[Array]]:
         """The optimizer steps of an epoch, in pieces of as many windows as a batch has rows."""
         rng = np.random.default_rng((self.hp.seed, number))
-        batches = plan_epoch(self.train.lengths, self.batch_size, rng)
+        batches = plan_epoch(self.train.lengths, self.plan.batch_size, rng)
         pieces = [
-            list(self.train.pieces(batch, self.most, self.processes.world)) for batch in batches
+            list(self.train.pieces(batch, self.plan.windows, self.processes.world))
+            for batch in batches
         ]
         size = self.hp.gradient_accumulation_steps
         return [list(chain(*pieces[i : i + size])) for i in range(0, len(pieces), size)]
@@ -240,7 +211,7 @@ class Loop:
                 mine if len(mine) else rows[:1],
                 self.pad_id,
                 per_word=self.task.per_word,
-                most=self.most if share else 1,
+                most=self.plan.windows if share else 1,
                 rng=rng,
             )
             logits = self.model(**tensors(batch, self.device)).logits.float()
@@ -262,7 +233,7 @@ class Loop:
     def _evaluate_and_save(self, logs: Logs) -> None:
         """Evaluate unless this step was already, note whether it is the best, and checkpoint."""
         state = self.state
-        due = state.step % self.eval_steps == 0 or state.step == self.total
+        due = state.step % self.plan.eval_steps == 0 or state.step == self.plan.steps
         if state.evaluated == state.step or not due:
             return
         found = self._evaluate_in_main()
@@ -279,49 +250,30 @@ class Loop:
         entry = {
             **state.line,
             **{f"eval_{name}": value for name, value in metrics.items()},
-            "epoch": state.step / self.steps_per_epoch,
+            "epoch": state.step / self.plan.steps_per_epoch,
             "step": state.step,
         }
         state.history.append(numbers(entry))
         logs.line(state.history[-1])
         self._save()
 
-    def _evaluate_in_main(self) -> Evaluated | None:
+    def _evaluate_in_main(self) -> Validated | None:
         """The main process's evaluation; None where a signal broke it off."""
-        found: Evaluated | None = None
+        found: Validated | None = None
         if self.is_main:
             with contextlib.suppress(KeyboardInterrupt), self.stop.interruptible():
                 # Of a signal that came during the step.
-                found = None if self.stop.asked else self._evaluate()
+                found = None if self.stop.asked else self._validate()
         return self.processes.from_main(found)
 
-    def _evaluate(self) -> Evaluated:
-        """Loss and metrics on dev, and the task as it is calibrated there."""
+    def _validate(self) -> Validated:
         self.model.eval()
-        prepared = Prepared.of(self.dev.encoded)
-        logits = self.predictor.logits(prepared, self.predictor.run(prepared.windows))
-        labels = self.dev.table.labels
-        task = self.task.calibrated(logits, labels, self.hp)
-        answers = task.decode(logits, self.dev.records, Parameters())
-        pairs = zip(CALIBRATION, (task, self.task), strict=True)
-        errors = {name: one.calibration_error(logits, labels) for name, one in pairs}
-        join = np.concatenate if self.task.per_word else np.stack
-        rows, targets = join(logits), join(self.dev.row_targets)
-        if self.task.per_word:
-            seen = ~np.isnan(rows).any(-1)
-            rows, targets = rows[seen], targets[seen]
-        loss = self.task.loss_sum(torch.from_numpy(rows), torch.from_numpy(targets), None)
-        metrics = {
-            "loss": float(loss) / (self.task.normaliser(targets, None) or 1.0),
-            **task.metrics(labels, answers),
-            **{name: error for name, error in errors.items() if error is not None},
-        }
-        return metrics, task
+        return validate(self.predictor, self.dev, self.hp)
 
     def _sort_key(self, metrics: dict[str, Any]) -> list[float]:
         """The chosen metric, and the loss where it ties; higher is better."""
         value = metrics[self.metric]
-        return [-value if self.metric in MINIMISED else value, -metrics["loss"]]
+        return [value if self.task.greater_is_better(self.metric) else -value, -metrics["loss"]]
 
     def _save(self) -> None:
         self.state.loss_scale = self.processes.loss_scale()
@@ -335,8 +287,8 @@ class Loop:
         stopped = StoppedError(
             "training.stopped",
             f"stopped by {self.stop.asked or 'a signal'} at step {self.state.step} of "
-            f"{self.total}; checkpoint saved in {self.checkpoints.folder}: the same command goes "
-            "on from there",
+            f"{self.plan.steps}; checkpoint saved in {self.checkpoints.folder}: the same command "
+            "goes on from there",
         )
         if self.stop.asked == "SIGINT":
             stopped.exit_status = 128 + 2
@@ -347,16 +299,10 @@ class Loop:
         with quiet():
             self.accelerator.unwrap_model(self.model).save_pretrained(folder)
 
-    def golden(self, records: list[Record]) -> list[dict[str, Any]]:
-        """Records with their answers in fp32, all scores given."""
-        model = self.accelerator.unwrap_model(self.model).eval()
-        predictor = Predictor(self.task, self.encoder, TorchEngine(model), pad_id=self.pad_id)
-        bare = [Record(r.text, r.given, r.bbox) for r in records]
-        answers: list[Answer] = predictor.predict(bare, self.task.all_scores)
-        return [
-            {"record": _raw(record), "answer": answer}
-            for record, answer in zip(bare, answers, strict=True)
-        ]
+    def in_fp32(self) -> Predictor:
+        """The model as it was trained, asked in fp32."""
+        engine = TorchEngine(self.accelerator.unwrap_model(self.model).eval())
+        return Predictor(self.task, self.encoder, engine, pad_id=self.pad_id)
 
     def close(self) -> None:
         """Leave the group of processes, when all is done."""
@@ -368,22 +314,25 @@ class Loop:
     def _tensor(self, array: Array) -> Any:
         return torch.from_numpy(array).to(self.device)
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, pretrained: Pretrained) -> str:
         """The same for runs of which one may go on with the other's checkpoint."""
         given = {name: value for name, value in self.hp.as_dict().items() if name != "report"}
         digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode())
         groups = self.plain_optimizer.param_groups
         scales = [(g["scale"], [tuple(p.shape) for p in g["params"]]) for g in groups]
-        chosen = (self.processes.world, self.total, self.batch_size, self.learning_rate, scales)
+        chosen = (
+            self.processes.world,
+            self.plan.steps,
+            self.plan.batch_size,
+            self.learning_rate,
+            scales,
+        )
         digest.update(repr(chosen).encode())
+        for file in pretrained.weights():
+            digest.update(sha256(file).encode())
         for examples in (self.train, self.dev):
             for window in examples.windows:
                 digest.update(window.key)
             for target in examples.targets:
                 digest.update(target.tobytes())
         return digest.hexdigest()
-
-
-def _raw(record: Record) -> dict[str, Any]:
-    raw: dict[str, Any] = {"text": record.text} if record.given is None else {"words": record.given}
-    return raw if record.bbox is None else {**raw, "bbox": record.bbox.tolist()}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -16,19 +15,13 @@ from tfserve.hparams import HParams
 
 log = logging.getLogger("tfserve")
 
-BASE_RATE, BASE_WIDTH, MOST_RATE = 5e-5, 768, 5e-4
+BASE_RATE, BASE_WIDTH, LEAST_RATE, MOST_RATE = 5e-5, 768, 1e-5, 5e-4
 """The learning rate of BERT base; narrower encoders want a higher one, wider ones a lower one, in
-proportion to the square of the width (docs/quality.md)."""
+proportion to the square of the width (docs/quality.md), within what is used for any."""
 
 HEAD_RATE, EMBEDDINGS_RATE = 5.0, 0.2
-"""Of the learning rate: the head begins from nothing, the embeddings know the most."""
-
-STEP_TOKENS, LEAST_ROWS, MOST_ROWS = 2048, 4, 16
-"""A step is 16 rows of 128 tokens, or fewer of more: what a row costs grows with its length, what a
-step teaches hardly does (docs/quality.md)."""
-
-WINDOWS_TOKENS = 8192
-"""Of the windows of long rows that a device computes at once: what 16 of 512 tokens hold."""
+"""Of the learning rate: the head, and what else is fresh, begins from nothing; the embeddings know
+the most."""
 
 LAYER, ABOVE = re.compile(r"\.(\d+)\."), re.compile("pool|norm", re.IGNORECASE)
 """The number of a layer in the names of its parameters; what stands above all layers."""
@@ -36,12 +29,7 @@ LAYER, ABOVE = re.compile(r"\.(\d+)\."), re.compile("pool|norm", re.IGNORECASE)
 
 def usual_rate(width: int) -> float:
     """The learning rate that suits an encoder of so many dimensions."""
-    return min(MOST_RATE, BASE_RATE * (BASE_WIDTH / width) ** 2)
-
-
-def usual_batch(lengths: Sequence[int]) -> int:
-    """Rows of a step, of rows of so many tokens: long ones are a step's work in smaller number."""
-    return min(MOST_ROWS, max(LEAST_ROWS, round(STEP_TOKENS / statistics.fmean(lengths))))
+    return max(LEAST_RATE, min(MOST_RATE, BASE_RATE * (BASE_WIDTH / width) ** 2))
 
 
 def schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
@@ -57,15 +45,19 @@ def schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
 
 
 def parameter_groups(
-    model: Any, *, weight_decay: float, layer_decay: float | None
+    model: Any, *, fresh: Collection[str], weight_decay: float, layer_decay: float | None
 ) -> list[dict[str, Any]]:
     """Parameters by how fast they learn, with and without weight decay.
 
     A layer's rate is ``layer_decay`` times that of the one above it, the embeddings' that of a
-    layer below all, a pooler's or a last norm's that of one above (Howard and Ruder, "Universal
-    Language Model Fine-tuning for Text Classification", 2018, section 3.2). By default the
-    embeddings get a fifth, whatever the depth. Layers that share their weights learn all alike.
-    Biases and norms are not pulled to zero.
+    layer below all, what stands above that of one above (Howard and Ruder, "Universal Language
+    Model Fine-tuning for Text Classification", 2018, section 3.2). By default the embeddings get a
+    fifth, whatever the depth. Layers that share their weights learn all alike. Biases and norms
+    are not pulled to zero.
+
+    Parameters
+    ----------
+    fresh : names of the parameters that were not pretrained
 
     Returns
     -------
@@ -74,7 +66,8 @@ def parameter_groups(
     encoder = {id(parameter) for parameter in model.base_model.parameters()}
     layers = int(model.config.num_hidden_layers)
     levels = {
-        name: _level(name, layers) for name, p in model.named_parameters() if id(p) in encoder
+        name: _level(name, layers) if id(p) in encoder else layers + 1
+        for name, p in model.named_parameters()
     }
     decay = layer_decay or EMBEDDINGS_RATE ** (1 / (layers + 1))
     if set(range(1, layers + 1)) - set(levels.values()):
@@ -83,7 +76,7 @@ def parameter_groups(
         decay = 1.0
     groups = defaultdict[tuple[float, float], list[Any]](list)
     for name, parameter in model.named_parameters():
-        scale = decay ** (layers + 1 - levels[name]) if name in levels else HEAD_RATE
+        scale = HEAD_RATE if name in fresh else decay ** (layers + 1 - levels[name])
         groups[scale, weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
     return [
         {"params": parameters, "weight_decay": pulled, "scale": scale}

@@ -54,14 +54,14 @@ class Pretrained:
                 raise ValueError("expected an object")
         except ValueError as error:
             raise ModelError("model.no_config", f"cannot read {file}: {error}") from None
-        if not list(folder.glob("*.safetensors")):
+        found = cls(folder, config)
+        if not found.weights():
             other = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
             raise ModelError(
                 "model.no_weights",
                 f"found {other} in {folder}; expected model.safetensors (load the model with "
                 "transformers and save it with save_pretrained)",
             )
-        found = cls(folder, config)
         found.tokenizer_files()
         return found
 
@@ -74,6 +74,10 @@ class Pretrained:
     def pad_token_id(self) -> int:
         """The token that fills a batch."""
         return int(self.config.get("pad_token_id") or 0)
+
+    def weights(self) -> list[Path]:
+        """The files that hold them."""
+        return sorted(self.folder.glob("*.safetensors"))
 
     def tokenizer_files(self) -> dict[str, Path]:
         """Name → path of the tokenizer's files. Raises ModelError without a ``tokenizer.json``."""
@@ -112,11 +116,12 @@ class Pretrained:
     def model(self, task: Task, *, use_bbox: bool, dropout: float = 0.0) -> Any:
         """The encoder with a fresh head for ``task``, in fp32.
 
-        ``dropout`` is that of the layers' outputs; attention weights have none, because with it
-        torch leaves its fused attention on CPUs (docs/performance.md).
+        Its attribute ``fresh`` names the parameters that no file has: the head's, and what else
+        pretraining did without. ``dropout`` is that of the layers' outputs; attention weights have
+        none, because with it torch leaves its fused attention on CPUs (docs/performance.md).
 
-        Raises ModelError when the weights cannot be loaded, when the tokenizer knows more tokens
-        than the model, or when boxes are asked of a model that takes none.
+        Raises ModelError when the weights cannot be loaded, or when boxes are asked of a model
+        that takes none.
         """
         if use_bbox and not takes_bbox(self.folder):
             raise ModelError(
@@ -130,7 +135,7 @@ class Pretrained:
             for name, rate in self.config.items()
             if "dropout" in name and isinstance(rate, (int, float)) and not isinstance(rate, bool)
         }
-        return load_pretrained(
+        model, loaded = load_pretrained(
             task.auto_model,
             self.folder,
             num_labels=len(names),
@@ -138,8 +143,12 @@ class Pretrained:
             label2id={name: i for i, name in names.items()},
             problem_type=task.problem_type,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **rates,
-        ).float()
+        )
+        mismatched = {name for name, *_ in loaded["mismatched_keys"]}
+        model.fresh = frozenset(loaded["missing_keys"]) | mismatched
+        return model.float()
 
 
 def begin_at(model: Any, bias: Array) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import jsonlines
 
-from tfserve.artifact import REPORT, Manifest, storing, write_json
+from tfserve.artifact import REPORT, Manifest
 from tfserve.calibration import never_given
 from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation, evaluate
+from tfserve.files import storing, write_json
 from tfserve.hparams import HParams
 from tfserve.predictor import load
 from tfserve.tables import Tables
@@ -42,7 +43,7 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
         if "test" in found:
             _predictions(output / "test_predictions.jsonl", found["test"])
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
-    if names := sorted(never_given(predictor.task)):
+    if names := never_given(predictor.task.thresholds_by_label()):
         log.warning("no threshold reached on dev what threshold_for asks of %s: never given", names)
     try:
         card.write(model_dir, manifest, found)
@@ -67,10 +68,7 @@ def _reports(
     """One page for each split."""
     from tfserve.report import evaluation as report
 
-    notes = [
-        "Dev chose the checkpoint, and temperatures and thresholds were fitted to it: its figures "
-        "are somewhat too good. Test is what to go by."
-    ]
+    notes = []
     dev = manifest.metrics["dev"]
     if "ece_uncalibrated" in dev:
         notes.append(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tfserve.aws import no_region
+from tfserve.aws import boto3_session, no_region
 from tfserve.errors import CloudError, missing_extra
 
 try:
-    import boto3
     from boto3.exceptions import Boto3Error
     from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
@@ -92,10 +90,7 @@ def refused(what: str, error: Any) -> CloudError:
 def account(session: Any = None) -> Place:
     """Whose account this is, and where. Raises CloudError (``aws.credentials``, ``aws.region``)."""
     with told("read the settings of AWS"):
-        # boto3 itself reads AWS_DEFAULT_REGION alone, AWS's other tools both.
-        session = session or boto3.Session(region_name=os.environ.get("AWS_REGION"))
-        if session.region_name is None:
-            raise no_region()
+        session = session or boto3_session()
         if session.get_credentials() is None:
             raise boto.NoCredentialsError
     with told("ask AWS who is asking"):

@@ -9,11 +9,10 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-from tfserve.artifact import Manifest, golden_difference, make_task
+from tfserve.artifact import TOLERANCE, Manifest, golden_difference, make_task
 from tfserve.aws import images
 from tfserve.aws.stack.place import Place, told
 from tfserve.errors import CloudError
-from tfserve.predictor import TOLERANCE
 
 PATIENCE, PAUSE = 240.0, 3.0
 """Seconds until a new key and a new endpoint are known everywhere, and one without instances has

@@ -9,10 +9,10 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from tfserve.artifact import sha256
 from tfserve.aws.stack.place import Place, Say, told
 from tfserve.aws.stack.preflight import Bucket
 from tfserve.errors import CloudError
+from tfserve.files import sha256
 
 LAMBDA = Path(__file__).parents[1] / "lambda_handler.py"
 EPOCH = (1980, 1, 1, 0, 0, 0)
