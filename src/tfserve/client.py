@@ -30,7 +30,7 @@ MAX_BYTES, MAX_RECORDS = 5_000_000, 1000
 """Of a request."""
 
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 8, 0.5, 20.0
-"""How often a busy server is asked, and the least and most seconds in between."""
+"""How often a busy server is asked; pauses are random, up to a bound in seconds that doubles."""
 
 SPLIT = ("server.deadline", "body.too_slow", "body.too_large", "body.too_many")
 """Errors of requests that may be answered in halves."""
@@ -123,11 +123,16 @@ def stream(
 
 
 def by_line(
-    url: str, samples: Iterable[tuple[int, Any]], *given: Any, **more: Any
+    url: str,
+    samples: Iterable[tuple[int, Any]],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    key: str | None = None,
+    workers: int = 4,
 ) -> Iterator[Answer]:
-    """Answers to the lines of a file: its line and raw record, or the error that it is.
+    """Answers to the lines of a file, each a number with a raw record or the error that it is.
 
-    Takes what ``stream`` takes; the errors of records name their lines.
+    Parameters and errors are those of ``stream``; the errors of records name their lines.
     """
     read: deque[tuple[int, RequestError | None]] = deque()
 
@@ -142,7 +147,7 @@ def by_line(
         while read and read[0][1] is not None:
             yield {"error": read.popleft()[1].as_dict()}  # type: ignore[union-attr]
 
-    for answer in stream(url, records(), *given, **more):
+    for answer in stream(url, records(), parameters, key=key, workers=workers):
         yield from bad_ones()
         line, _ = read.popleft()
         error = answer.get("error")
