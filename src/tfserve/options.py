@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from typing import Any
 
 import click
 
 from tfserve.hparams import HParams
+from tfserve.parameters import SCHEMAS
+
+TYPES: dict[str, dict[str, Any]] = {
+    "abstain": {"type": float}, "threshold": {"type": float}, "scores": {"is_flag": True},
+    "top_k": {"type": int},
+}  # fmt: skip
 
 
 def hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,11 +66,10 @@ def computed(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(command: Callable[..., None]) -> Callable[..., None]:
     """The input, the output and the parameters of commands that answer records."""
+    for name in TYPES:
+        flag = click.option(f"--{name}", help=SCHEMAS[name]["description"], **TYPES[name])
+        command = flag(command)
     for option in (
-        click.option("--abstain", type=float, help="Probability under which no label is given."),
-        click.option("--threshold", type=float, help="Probability from which a label is given."),
-        click.option("--scores", is_flag=True, help="Give the scores of all labels."),
-        click.option("--top_k", type=int, help="Give the scores of the best labels."),
         click.option("--resume", is_flag=True, help="Go on with an output that was interrupted."),
         click.option(
             "--output", help="Where the answers go, as JSON Lines. Default: standard output."

@@ -27,13 +27,14 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfserve import engines
 from tfserve.engines import PRECISIONS
 from tfserve.errors import SettingsError, TooLargeError
-from tfserve.tasks.base import RULES, is_count
+from tfserve.parameters import COUNT, RULES, Rule, expected, fits
 
 PREFIX = "TFSERVE_"
 
@@ -108,14 +109,14 @@ class Settings:
 
 
 ENGINES = ("auto", *engines.names())
-_RULES = {
+_RULES: dict[str, Rule] = {
     **RULES,
     "engine": (lambda v: v in ENGINES, ", ".join(ENGINES)),
     "precision": (lambda v: v in PRECISIONS, ", ".join(PRECISIONS)),
-    "max_body_mb": (is_count, "a whole number above 0"),
-    "max_records": (is_count, "a whole number above 0"),
-    "deadline_s": (is_count, "a whole number above 0"),
-    "max_queue_tokens": (is_count, "a whole number above 0"),
+    **dict.fromkeys(
+        ("max_body_mb", "max_records", "deadline_s", "max_queue_tokens"),
+        (partial(fits, COUNT), expected(COUNT)),
+    ),
     "api_keys": (bool, "keys separated by commas"),
     "api_keys_file": (lambda v: Path(v).is_file(), "a file with a key a line"),
     "cors_origins": (bool, "origins separated by commas"),
@@ -125,7 +126,7 @@ _LISTS = ("api_keys", "cors_origins")
 
 
 def _value(variable: str, name: str, text: str) -> Any:
-    valid, expected = _RULES[name]
+    valid, wanted = _RULES[name]
     value: Any = text
     if name in _LISTS:
         value = _parts(text.split(","))
@@ -134,7 +135,7 @@ def _value(variable: str, name: str, text: str) -> Any:
             value = json.loads(text.lower())
     if not valid(value):
         found = "none" if name == "api_keys" else repr(text)
-        raise SettingsError("settings.value", f"{variable}: found {found}; expected {expected}")
+        raise SettingsError("settings.value", f"{variable}: found {found}; expected {wanted}")
     return value
 
 

@@ -8,8 +8,8 @@ import pytest
 from snippets import ROOT
 
 from tfserve import codecs, tasks
+from tfserve.parameters import RULES
 from tfserve.records import MAX_CHARACTERS, Record
-from tfserve.tasks.base import RULES
 
 FAMILIES = "body|record|parameters|accept|content_type|server|access|data|label|answer"
 OTHERS = "hparams|settings|model|archive|storage|training|install|endpoint|aws"

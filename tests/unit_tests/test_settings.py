@@ -75,8 +75,8 @@ def test_no_key_is_shown(tmp_path: Path) -> None:
         ("TFSERVE_THRESHOLD", "NaN ", "a number from 0 to 1"),
         ("TFSERVE_PRECISION", "fp8", "auto, fp32, bf16, fp16"),
         ("TFSERVE_ON_ERROR", "ignore", "raise or record"),
-        ("TFSERVE_MAX_BODY_MB", "-1", "above 0"),
-        ("TFSERVE_DEADLINE_S", "soon", "above 0"),
+        ("TFSERVE_MAX_BODY_MB", "-1", "of at least 1"),
+        ("TFSERVE_DEADLINE_S", "soon", "of at least 1"),
         ("TFSERVE_API_KEYS_FILE", "/nowhere", "a file with a key a line"),
     ],
 )

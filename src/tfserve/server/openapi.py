@@ -8,21 +8,11 @@ from fastapi import FastAPI
 
 from tfserve import tasks
 from tfserve.codecs import DECODERS, JSON, JSON_LINES
+from tfserve.parameters import SCHEMAS, Schema
 from tfserve.server.service import Service
-from tfserve.tasks.base import NUMBER, TEXT, Schema, array_of, object_of
+from tfserve.tasks.base import TEXT, array_of, object_of
 
 VISIBLE = {**TEXT, "minLength": 1, "pattern": "\\S"}
-SHARE: Schema = {**NUMBER, "minimum": 0, "maximum": 1}
-PARAMETERS: dict[str, tuple[Schema, str]] = {
-    "top_k": ({"type": "integer", "minimum": 1}, "the scores of so many labels, best first"),
-    "scores": ({"type": "boolean"}, "the scores of all labels"),
-    "threshold": (SHARE, "the probability from which a label is given, instead of the model's own"),
-    "abstain": (SHARE, "the probability under which no label is given: `pred` is null"),
-    "on_error": (
-        {"type": "string", "enum": ["raise", "record"]},
-        "whether a bad record refuses the request, or is answered with its error",
-    ),
-}
 ERROR = object_of(["error"], error=object_of(["code", "message"], code=TEXT, message=TEXT))
 REFUSALS = {
     400: "what was sent cannot be read; the error says where",
@@ -43,7 +33,7 @@ def document(app: FastAPI, service: Service) -> Schema:
     # The document wants no key, and records are for those who have one.
     golden = manifest.golden if manifest and not service.settings.api_keys else []
     known = service.processor.task.understood if service.processor else ()
-    understood = (*known, "on_error") if task else tuple(PARAMETERS)
+    understood = (*known, "on_error") if task else tuple(SCHEMAS)
     record: Schema = object_of(["text"], text=VISIBLE)
     if manifest and manifest.use_bbox:
         box = {"type": "integer", "minimum": 0, "maximum": 1000}
@@ -51,9 +41,7 @@ def document(app: FastAPI, service: Service) -> Schema:
         record["required"].append("bbox")
     parameters = {
         "type": "object",
-        "properties": {
-            n: {**PARAMETERS[n][0], "description": PARAMETERS[n][1]} for n in understood
-        },
+        "properties": {name: SCHEMAS[name] for name in understood},
         "additionalProperties": False,
     }
     answer = tasks.get(task).answer_schema if task else {"type": "object"}
@@ -69,8 +57,8 @@ def document(app: FastAPI, service: Service) -> Schema:
         "Error": ERROR,
     }
     query = [
-        {"name": name, "in": "query", "schema": PARAMETERS[name][0],
-         "description": PARAMETERS[name][1]}
+        {"name": name, "in": "query", "schema": SCHEMAS[name],
+         "description": SCHEMAS[name]["description"]}
         for name in understood
     ]  # fmt: skip
     text = {"name": "text", "in": "query", "required": True, "schema": VISIBLE}

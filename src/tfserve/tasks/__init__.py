@@ -13,7 +13,8 @@ import importlib
 import pkgutil
 
 from tfserve.errors import HParamsError
-from tfserve.tasks.base import Parameters, Task, register, registry
+from tfserve.parameters import Parameters
+from tfserve.tasks.base import Task, register, registry
 
 __all__ = ["Parameters", "Task", "get", "names", "register"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from tfserve.errors import HParamsError, ParameterError
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters, Schema
 from tfserve.records import Record
 from tfserve.tallies import Tally
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Answer = dict[str, Any]
-Schema = dict[str, Any]
-"""JSON Schema."""
-
 CALIBRATION = ("ece", "ece_uncalibrated")
 """The calibration error on dev, and what it was before temperatures; of tasks with scores."""
 
@@ -62,61 +59,6 @@ def register(name: str) -> Callable[[type[Task]], type[Task]]:
         return task
 
     return add
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a caller may ask for beside the records.
-
-    Attributes
-    ----------
-    top_k : give the scores of the ``top_k`` best labels
-    scores : give the scores of all labels
-    threshold : probability from which a label is given, instead of the model's own, 0..1
-    abstain : probability under which none is, 0..1
-    on_error : ``raise``: one bad record refuses the request; ``record``: it costs itself alone
-    """
-
-    top_k: int | None = None
-    scores: bool = False
-    threshold: float | None = None
-    abstain: float | None = None
-    on_error: str = "raise"
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any], task: type[Task]) -> Parameters:
-        """Raises ParameterError for a name or value that ``task`` does not understand."""
-        known = (*task.parameters, "on_error")
-        for name, value in raw.items():
-            if name not in known:
-                raise ParameterError(
-                    "parameters.unknown",
-                    f"found the parameter {str(name)[:40]!r}; {task.name} understands "
-                    f"{', '.join(known)}",
-                )
-            valid, expected = RULES[name]
-            if not valid(value):
-                raise ParameterError("parameters.value", f"{name}: expected {expected}", field=name)
-        return cls(**{name: value for name, value in raw.items() if value is not None})
-
-
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "top_k": (lambda v: v is None or is_count(v), "a whole number of at least 1"),
-    "scores": (lambda v: isinstance(v, bool), "true or false"),
-    "threshold": (lambda v: v is None or _is_share(v), "a number from 0 to 1"),
-    "abstain": (lambda v: v is None or _is_share(v), "a number from 0 to 1"),
-    "on_error": (lambda v: v in ("raise", "record"), "raise or record"),
-}
-"""Parameter → whether a value is one of its, and what is expected."""
 
 
 class Task(ABC):

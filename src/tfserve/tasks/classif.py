@@ -18,6 +18,7 @@ from tfserve.calibration import (
 )
 from tfserve.errors import HParamsError, RecordError
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels, Tally
 from tfserve.tasks.base import (
@@ -25,7 +26,6 @@ from tfserve.tasks.base import (
     NUMBER,
     Answer,
     Array,
-    Parameters,
     Task,
     given_weights,
     object_of,

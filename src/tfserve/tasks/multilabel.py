@@ -19,6 +19,7 @@ from tfserve.calibration import (
 )
 from tfserve.errors import RecordError
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels
 from tfserve.tasks.base import (
@@ -28,7 +29,6 @@ from tfserve.tasks.base import (
     TEXT,
     Answer,
     Array,
-    Parameters,
     Task,
     array_of,
     given_weights,

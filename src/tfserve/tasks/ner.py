@@ -17,6 +17,7 @@ import numpy as np
 from tfserve.calibration import softmax_loss, temperature, top_error
 from tfserve.errors import RecordError
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels
 from tfserve.tasks.base import (
@@ -26,7 +27,6 @@ from tfserve.tasks.base import (
     TEXT,
     Answer,
     Array,
-    Parameters,
     Task,
     array_of,
     given_weights,

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfserve.errors import RecordError
+from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Numbers
-from tfserve.tasks.base import NUMBER, Answer, Array, Parameters, Task, object_of, register
+from tfserve.tasks.base import NUMBER, Answer, Array, Task, object_of, register
 
 if TYPE_CHECKING:
     from typing_extensions import Self
