@@ -41,8 +41,8 @@ def fine_tune(
 
     from tfserve import tasks
     from tfserve.engines.torch import resolve_precision
+    from tfserve.parameters import Parameters
     from tfserve.tables import read_table
-    from tfserve.tasks import Parameters
 
     task_type = tasks.get(task_name)
     native = resolve_precision("auto", torch.device("cpu"))

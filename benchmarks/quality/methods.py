@@ -43,7 +43,7 @@ MOST = {"train": 3200, "dev": 500, "test": 2000}
 of a small table see three times."""
 
 MOST_LONG = {"train": 1200, "dev": 300, "test": 1000}
-"""Those of `newsgroups20`, of which each is a page: the same steps take most of an hour."""
+"""Those of `newsgroups20`, of which each is a page and takes many times as long."""
 
 FIXED = {"report": False, "precision": "fp32"}
 """What takes time and says nothing of quality, and what the example scripts compute in; what `auto`

@@ -11,10 +11,10 @@ import click
 from tfserve.hparams import HParams
 from tfserve.parameters import SCHEMAS
 
-TYPES: dict[str, dict[str, Any]] = {
-    "abstain": {"type": float}, "threshold": {"type": float}, "scores": {"is_flag": True},
-    "top_k": {"type": int},
+KINDS: dict[str, dict[str, Any]] = {
+    "number": {"type": float}, "integer": {"type": int}, "boolean": {"is_flag": True},
 }  # fmt: skip
+"""Schema's type → flag's; `on_error` has no flag, as bad lines of a file cost themselves alone."""
 
 
 def hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,9 +66,9 @@ def computed(command: Callable[..., None]) -> Callable[..., None]:
 
 def asked(command: Callable[..., None]) -> Callable[..., None]:
     """The input, the output and the parameters of commands that answer records."""
-    for name in TYPES:
-        flag = click.option(f"--{name}", help=SCHEMAS[name]["description"], **TYPES[name])
-        command = flag(command)
+    for name, schema in reversed(SCHEMAS.items()):
+        if (kind := KINDS.get(schema["type"])) is not None:
+            command = click.option(f"--{name}", help=schema["description"], **kind)(command)
     for option in (
         click.option("--resume", is_flag=True, help="Go on with an output that was interrupted."),
         click.option(

@@ -26,9 +26,10 @@ from tfserve.conversion import convert
 from tfserve.encoding import Encoder, Window
 from tfserve.engines import Engine
 from tfserve.errors import InstallError, ModelError, TfserveError
+from tfserve.parameters import Parameters
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record
-from tfserve.tasks import Parameters, Task
+from tfserve.tasks import Task
 from tfserve.tasks.base import Answer, Array
 
 log = logging.getLogger("tfserve")

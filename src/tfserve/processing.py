@@ -16,8 +16,9 @@ from tfserve import records
 from tfserve.codecs import Request
 from tfserve.encoding import Encoded, Encoder, Window
 from tfserve.errors import ModelError, TfserveError
+from tfserve.parameters import Parameters
 from tfserve.records import Record, Rejected
-from tfserve.tasks import Parameters, Task
+from tfserve.tasks import Task
 from tfserve.tasks.base import Answer, Array
 
 Item = Record | Rejected

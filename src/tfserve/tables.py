@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Table:
     def labels(self) -> list[Any]:
         return [row.label for row in self.rows]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The same for the same texts, boxes and labels in the same order, however written."""
         digest = hashlib.sha256()

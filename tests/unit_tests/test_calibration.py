@@ -24,8 +24,8 @@ from tfserve.calibration import (
 )
 from tfserve.errors import HParamsError, ParameterError
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters
 from tfserve.records import Record
-from tfserve.tasks import Parameters
 from tfserve.tasks.multilabel import sigmoid
 
 ROWS = 4000
@@ -56,6 +56,12 @@ def test_few_rows_do_not_move_a_temperature_far() -> None:
     logits, targets = np.array([[4.0, 0.0], [5.0, 0.0]]), np.array([0, 0])
     assert 0.5 < temperature(softmax_loss(logits, targets)) < 1
     assert temperature(softmax_loss(logits[:0], targets[:0]), 2.5) == pytest.approx(2.5, rel=0.01)
+
+
+def test_a_label_stays_nearer_to_what_is_expected_than_all_of_them() -> None:
+    logits, targets = (side[:40] for side in drawn(3.0))
+    loss = softmax_loss(logits, targets)
+    assert temperature(loss) > 1.05 * temperature(loss, 1.0) > 1.05
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

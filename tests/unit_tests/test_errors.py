@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import asyncio
 import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Trained
-from starlette.requests import Request
 
 from tfserve import errors, job
 from tfserve.aws.source import source_dir
 from tfserve.errors import (
     BodyError,
-    BusyError,
     DataError,
     HParamsError,
     InstallError,
@@ -30,10 +26,8 @@ from tfserve.errors import (
     StorageError,
     TfserveError,
     TooLargeError,
-    UnavailableError,
 )
 from tfserve.export import export
-from tfserve.server import body
 
 PLAIN_KINDS = [
     HParamsError,
@@ -205,35 +199,12 @@ def hyperparameters_in_a_list(folder: Path) -> None:
     job.hyperparameters([], {"SAGEMAKER_BASE_DIR": str(folder)})
 
 
-def too_many_bodies(_: Path) -> None:
-    bodies = body.Bodies(100)
-    with bodies.held() as one, bodies.held() as other:
-        one(80)
-        other(30)
-
-
-def a_server_that_stops(_: Path) -> None:
-    async def main() -> None:
-        async def silent() -> Any:
-            await asyncio.sleep(60)
-
-        request = Request({"type": "http", "method": "POST", "headers": []}, silent)
-        asked = asyncio.ensure_future(body.wanted(request, asyncio.sleep(60), 60))
-        await asyncio.sleep(0)
-        asked.cancel()
-        await asked
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize(
     ("provoke", "kind", "code"),
     [
         (a_full_folder, StorageError, "storage.not_empty"),
         (hyperparameters_in_half, HParamsError, "hparams.not_json"),
         (hyperparameters_in_a_list, HParamsError, "hparams.not_json"),
-        (too_many_bodies, BusyError, "server.bodies_full"),
-        (a_server_that_stops, UnavailableError, "server.stopping"),
     ],
 )
 def test_an_error_has_the_code_that_programs_compare(

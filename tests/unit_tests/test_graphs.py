@@ -81,7 +81,7 @@ def _in_bf16(source: Path, precision: str) -> engines.Engine:
     except ModelError as error:
         assert error.code == "model.precision"
         assert "found bf16, which this processor lacks" in error.message
-        pytest.skip(error.message)
+        pytest.skip("this processor cannot multiply in bf16")
 
 
 def test_bf16_is_close_and_comes_in_fp32(trained: Trained, graph: Graph) -> None:

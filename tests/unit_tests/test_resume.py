@@ -21,6 +21,7 @@ import pytest
 import ready
 import tiny
 from processes import Process
+from safetensors.numpy import load_file, save_file
 
 import tfserve
 from tfserve.errors import StoppedError
@@ -359,6 +360,17 @@ def test_a_checkpoint_of_other_rows_is_not_used(stopped: Job, tmp_path: Path) ->
     copy = stopped.copy(tmp_path / "other")
     other = Job(copy.folder, copy.model, data, copy.hparams)
     assert other.finish()[0]["step"] == EVAL_STEPS
+
+
+def test_a_checkpoint_of_another_pretrained_model_is_not_used(stopped: Job, tmp_path: Path) -> None:
+    file = stopped.model / "model.safetensors"
+    before, weights = file.read_bytes(), load_file(file)
+    other = stopped.copy(tmp_path / "other")
+    try:  # of the same name
+        save_file({n: w + (n == "pooler.dense.bias") for n, w in weights.items()}, file)
+        assert other.finish()[0]["step"] == EVAL_STEPS
+    finally:
+        file.write_bytes(before)
 
 
 def test_a_finished_job_does_no_step_when_it_is_started_again(

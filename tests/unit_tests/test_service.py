@@ -156,8 +156,9 @@ def test_what_is_cut_off_when_the_server_stops_is_told_so() -> None:
         asked = asyncio.ensure_future(body_module.wanted(request, asyncio.sleep(60), 60))
         await asyncio.sleep(0)
         asked.cancel()
-        with pytest.raises(UnavailableError, match="the server is stopping"):
+        with pytest.raises(UnavailableError, match="the server is stopping") as caught:
             await asked
+        assert caught.value.code == "server.stopping"
 
     asyncio.run(main())
 
@@ -188,8 +189,9 @@ def test_bodies_are_bounded_together() -> None:
     bodies = Bodies(100)
     with bodies.held() as one:
         one(80)
-        with bodies.held() as other, pytest.raises(BusyError, match="other requests"):
+        with bodies.held() as other, pytest.raises(BusyError, match="other requests") as caught:
             other(30)
+        assert caught.value.code == "server.bodies_full"
         one(90)  # alone it may have more: what one may have is another bound
     assert bodies.used == 0
 

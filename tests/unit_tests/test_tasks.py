@@ -17,8 +17,9 @@ from seqeval.scheme import IOB2
 
 from tfserve import tasks
 from tfserve.errors import HParamsError, ParameterError, RecordError
+from tfserve.parameters import Parameters
 from tfserve.records import Record
-from tfserve.tasks import Parameters, Task
+from tfserve.tasks import Task
 from tfserve.tasks.base import MAX_BALANCED_WEIGHT, given_weights, ranked_scores, softmax
 from tfserve.tasks.classif import IGNORED, Classif, unquoted
 from tfserve.tasks.multilabel import MultilabelClassif, split_labels

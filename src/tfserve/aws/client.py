@@ -58,10 +58,7 @@ def predict(
             answer = asking.invoke_endpoint(
                 EndpointName=endpoint_name, ContentType=JSON, Accept=JSON, Body=body
             )
-            return json.loads(answer["Body"].read())
-        except ValueError as error:
-            problem = EndpointError("endpoint.answer", f"{endpoint_name} answers no JSON: {error}")
-            raise Refused(problem, busy=False) from None
+            said = answer["Body"].read()
         except boto.ClientError as error:
             raise _refused(endpoint_name, error.response) from None
         except boto.BotoCoreError as error:  # connections that break, credentials that are missing
@@ -70,6 +67,11 @@ def predict(
                       boto.ConnectionClosedError, boto.ProxyConnectionError)  # fmt: skip
             slow = isinstance(error, boto.ReadTimeoutError)
             raise Refused(problem, busy=isinstance(error, broken), slow=slow) from None
+        try:
+            return json.loads(said)
+        except ValueError as error:
+            problem = EndpointError("endpoint.answer", f"{endpoint_name} answers no JSON: {error}")
+            raise Refused(problem, busy=False) from None
 
     return list(answers(send, records, parameters, workers, max_bytes, max_records))
 

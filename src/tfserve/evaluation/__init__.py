@@ -75,10 +75,8 @@ def evaluate(
     """
     task, records = predictor.task, table.records
     collector = Collector(task)
-    asked = {
-        **task.all_scores,
-        "on_error": "raise",
-    }  # a figure without all rows is of something else
+    # Figures of some of the rows would be of something else.
+    asked = {**task.all_scores, "on_error": "raise"}
     stream = collector.without_scores(predictor.stream(records, asked))
     answers = list(watched(stream))
     tally = task.tally(table.labels, answers)

@@ -18,6 +18,7 @@ from tfserve import artifact, codecs
 from tfserve.artifact import Artifact
 from tfserve.codecs import Request
 from tfserve.errors import BusyError, ModelError, ServingError
+from tfserve.parameters import Parameters
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record
 from tfserve.server.admission import Work, admit, check_room
@@ -26,7 +27,6 @@ from tfserve.server.graph import Graph, wanted
 from tfserve.server.metrics import Metrics
 from tfserve.server.worker import Starting, Worker
 from tfserve.settings import Settings
-from tfserve.tasks import Parameters
 from tfserve.tasks.base import Answer
 
 PART_CHARACTERS, PART_RECORDS = 20_000, 256

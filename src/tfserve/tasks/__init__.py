@@ -13,10 +13,9 @@ import importlib
 import pkgutil
 
 from tfserve.errors import HParamsError
-from tfserve.parameters import Parameters
 from tfserve.tasks.base import Task, register, registry
 
-__all__ = ["Parameters", "Task", "get", "names", "register"]
+__all__ = ["Task", "get", "names", "register"]
 
 
 def names() -> list[str]:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from tfserve.hparams import HParams
+from tfserve.parameters import Parameters
 from tfserve.predictor import Predictor
 from tfserve.processing import Prepared
-from tfserve.tasks import Parameters, Task
+from tfserve.tasks import Task
 from tfserve.tasks.base import CALIBRATION
 from tfserve.training.examples import Examples
 
