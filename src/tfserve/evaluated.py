@@ -9,10 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jsonlines
-
 from tfserve.artifact import Manifest
-from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference, differences
@@ -63,8 +60,7 @@ class Evaluated:
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / METRICS, self.as_dict())
-            with jsonlines.open(folder / PREDICTIONS, "w", dumps=dumps) as lines:
-                lines.write_all(self.found[0].answers)
+            self.found[0].write_predictions(folder / PREDICTIONS)
         try:
             from tfserve.report import comparison, evaluation
         except InstallError as error:

@@ -228,6 +228,14 @@ def test_its_documentation_comes_from_nowhere_else(client: Client) -> None:
     assert [answer["pred"] for answer in answers] == [answer["pred"] for answer in told]
 
 
+def test_the_paths_that_are_told_are_those_there_are(client: Client) -> None:
+    told = client.ask("GET", "/nothing").body["error"]["message"]
+    paths = set(told.rpartition("one of ")[2].split(", "))
+    documented = set(client.ask("GET", "/openapi.json").body["paths"])
+    assert paths == documented | {"/", "/docs", "/openapi.json"}
+    assert all(client.ask("OPTIONS", path).status == 405 for path in paths)
+
+
 def packed(content: bytes) -> bytes:
     """The same bytes at any time: tests are named after them."""
     return gzip.compress(content, mtime=0)

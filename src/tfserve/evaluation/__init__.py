@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jsonlines
 import numpy as np
 
+from tfserve.codecs import dumps
 from tfserve.encoding import token_counts
 from tfserve.evaluation.bootstrap import Interval, intervals
 from tfserve.evaluation.items import Collector, Items
@@ -59,6 +62,12 @@ class Evaluation:
         """What ``metrics.json`` holds."""
         pairs = {name: list(interval) for name, interval in self.intervals.items()}
         return {**self.metrics, "intervals": pairs}
+
+    def write_predictions(self, file: Path) -> None:
+        """A JSON line a row: its text, its answer, and the label that is right."""
+        with jsonlines.open(file, "w", dumps=dumps) as lines:
+            for row, answer in zip(self.table.rows, self.answers, strict=True):
+                lines.write({"text": row.record.text, **answer, "labels": row.label})
 
 
 def evaluate(

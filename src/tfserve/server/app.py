@@ -23,7 +23,7 @@ from tfserve import codecs
 from tfserve.artifact import installed_versions
 from tfserve.errors import TfserveError
 from tfserve.server import body, openapi
-from tfserve.server.around import Around, ms, refusal
+from tfserve.server.around import PATHS, Around, ms, refusal
 from tfserve.server.batcher import STARTING
 from tfserve.server.service import Reply, Service
 from tfserve.server.worker import Starting
@@ -172,10 +172,7 @@ def _reply(request: Request, reply: Reply) -> Response:
 
 async def _no_route(request: Request, error: Any) -> Response:
     """No such path, or not with this method."""
-    paths = (
-        "/, /predict, /invocations, /info, /health, /ping, /metrics, /execution-parameters, /docs"
-    )
-    code, said = "server.path", f"found no such path; expected one of {paths}"
+    code, said = "server.path", f"found no such path; expected one of {', '.join(PATHS)}"
     if error.status_code == 405:
         code, said = "server.method", f"found {request.method}; expected {error.headers['Allow']}"
     content = codecs.dumps({"error": {"code": code, "message": said}})

@@ -22,9 +22,9 @@ log = logging.getLogger("tfserve")
 OPEN = re.compile(r"/(ping|health|openapi\.json|(docs|page)(/.*)?)?")
 """Paths that want no key."""
 
-PATHS = frozenset(
-    ("/", "/predict", "/invocations", "/ping", "/health", "/info", "/metrics",
-     "/execution-parameters", "/docs", "/openapi.json")
+PATHS = (
+    "/", "/predict", "/invocations", "/info", "/health", "/ping", "/metrics",
+    "/execution-parameters", "/docs", "/openapi.json",
 )  # fmt: skip
 """Those that are told in log and metrics; what clients make up is not."""
 

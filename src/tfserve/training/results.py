@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonlines
-
 from tfserve.artifact import REPORT, Manifest
 from tfserve.calibration import never_given
-from tfserve.codecs import dumps
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation, evaluate
 from tfserve.files import storing, write_json
@@ -41,7 +38,7 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
     with storing(output):
         write_json(output / "metrics.json", results)
         if "test" in found:
-            _predictions(output / "test_predictions.jsonl", found["test"])
+            found["test"].write_predictions(output / "test_predictions.jsonl")
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
     if names := never_given(predictor.task.thresholds_by_label()):
         log.warning("no threshold reached on dev what threshold_for asks of %s: never given", names)
@@ -54,12 +51,6 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
     except Exception:  # the model is safe by now, and must not be lost by what is wrong here
         log.exception("the card or a report could not be written")
     return metrics
-
-
-def _predictions(file: Path, found: Evaluation) -> None:
-    with jsonlines.open(file, "w", dumps=dumps) as lines:
-        for row, answer in zip(found.table.rows, found.answers, strict=True):
-            lines.write({"text": row.record.text, **answer, "labels": row.label})
 
 
 def _reports(
