@@ -176,8 +176,7 @@ def evaluate(
     evaluated = Evaluated(names, found)
     click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2))
     if output is not None:
-        assert predictors[0].artifact is not None
-        evaluated.write(Path(output), predictors[0].artifact.manifest)
+        evaluated.write(Path(output))
 
 
 @cli.command()

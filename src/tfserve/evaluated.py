@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tfserve.artifact import Manifest
 from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference, differences
@@ -52,10 +51,10 @@ class Evaluated:
             },
         }
 
-    def write(self, folder: Path, manifest: Manifest) -> None:
+    def write(self, folder: Path) -> None:
         """Write metrics, the first model's predictions, and the report if its extra is installed.
 
-        ``manifest`` is that of the first model. Raises StorageError.
+        Raises StorageError.
         """
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +67,7 @@ class Evaluated:
             return
         names = [Path(model).resolve().name for model in self.models]
         if len(self.found) == 1:
-            page = evaluation.page(
-                self.found[0],
-                title=f"How good is {names[0]}?",
-                frequencies=manifest.data.get("train", {}).get("labels"),
-                history=manifest.history,
-            )
+            page = evaluation.page(self.found[0], title=f"How good is {names[0]}?")
         else:
             one, other = self.found
             first, second = names if names[0] != names[1] else self.models

@@ -60,12 +60,13 @@ class Table:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same texts, boxes and labels in the same order, however written."""
-        digest = hashlib.sha256()
+        """The same for the same texts, boxes and labels, in any order and however written."""
+        digests = []
         for row in self.rows:
             boxes = None if row.record.bbox is None else row.record.bbox.tolist()
-            digest.update(json.dumps([row.record.text, boxes, row.label]).encode())
-        return digest.hexdigest()
+            content = json.dumps([row.record.text, boxes, row.label])
+            digests.append(hashlib.sha256(content.encode()).digest())
+        return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,13 @@ class Tables:
     dev: Table
     test: Table | None
     dev_from_train: bool = False
+
+    @property
+    def given(self) -> Table:
+        """Train as it was given: with dev, where that is a part of it."""
+        if not self.dev_from_train:
+            return self.train
+        return Table(self.train.name, (*self.train.rows, *self.dev.rows))
 
     def items(self) -> Iterator[tuple[str, Table]]:
         yield "train", self.train

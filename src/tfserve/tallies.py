@@ -41,7 +41,7 @@ class Labels:
     Parameters
     ----------
     gold, given : the units of each row
-    space : labels that count in an average though they occur in no row
+    space : labels that an average is over; none: those that occur
     words : ``(rows, 2)``: words that are right, and words, where there is a tag for each
     """
 
@@ -56,7 +56,7 @@ class Labels:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Those that occur, or that count in any case, in sorted order."""
+        """Those that occur, or that an average is over, in sorted order."""
         units = (unit for some in (self.gold, self.given) for row in some for unit in row)
         return tuple(sorted({*self.space, *(str(unit[0]) for unit in units)}))
 
@@ -80,15 +80,21 @@ class Labels:
         return np.array([right == guess for right, guess in pairs], dtype=bool)
 
     @cached_property
-    def _row_f1(self) -> Array:
+    def row_f1(self) -> Array:
+        """The F1 of each row, ``(rows,)``."""
         pairs = zip(self.gold, self.given, strict=True)
         # No label where there is none is right.
         return np.array([2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0 for a, b in pairs])
 
     @cached_property
+    def _counted(self) -> Array:
+        """Whether an average is over a label, ``(labels,)``."""
+        return np.array([not self.space or label in self.space for label in self.labels], bool)
+
+    @cached_property
     def _findable(self) -> Array:
-        """Whether some row has a label, ``(labels,)``; the F1 of the others is 0 in any rows."""
-        return np.asarray(self._counts(None)[2] > 0)
+        """Of those the labels that some row has; the F1 of the others is 0 in any rows."""
+        return np.asarray(self._counted & (self._counts(None)[2] > 0))
 
     def _counts(self, weights: Array | None) -> list[Array]:
         """Hits, given and gold units of each label."""
@@ -103,7 +109,7 @@ class Labels:
         f1 = _share(2 * hits, given + gold)
         # What a label that these rows happen to lack would add is what the others do.
         there = self._findable & (given + gold > 0)
-        macro = float(_share(f1[there].sum(), there.sum() * len(self.labels)))
+        macro = float(_share(f1[there].sum(), there.sum() * self._counted.sum()))
         macro *= float(self._findable.sum())
         micro = float(_share(2 * hits.sum(), given.sum() + gold.sum()))
         exact = float(np.average(self.right, weights=weights))
@@ -116,7 +122,7 @@ class Labels:
             "f1_micro": micro,
             "f1_macro": macro,
             "f1_weighted": float(_share(f1 @ gold, gold.sum())),
-            "f1_samples": float(np.average(self._row_f1, weights=weights)),
+            "f1_samples": float(np.average(self.row_f1, weights=weights)),
         }
         if self.words is not None:
             right, words = np.average(self.words, axis=0, weights=weights)

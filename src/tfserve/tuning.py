@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from tfserve.errors import HParamsError, ModelError, StorageError, missing_extra
-from tfserve.files import storing, write_json
+from tfserve.files import sha256, storing, write_json
 from tfserve.hparams import HParams, Range, searched
+from tfserve.tables import find_files
 from tfserve.tasks import get
 from tfserve.training import train
+from tfserve.training.logs import numbers
 
 try:
     import optuna
@@ -76,7 +78,8 @@ def tune(
     task = get(hp.task_name)
     metric = task.metric_for_best_model(hp.metric_for_best_model)
     sign = 1.0 if task.greater_is_better(metric) else -1.0
-    data = [str(folder) for folder in (train_dir, dev_dir, test_dir)]
+    files = find_files({"train": train_dir, "dev": dev_dir, "test": test_dir})
+    data = {split: sha256(file) for split, file in files.items()}
     asked = {"hparams": hp.as_dict(), "search": sorted(ranges), "data": data}
     with storing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -106,7 +109,7 @@ def tune(
             trial["error"] = error.message
         else:
             trial["value"] = metrics["dev"][metric]
-            trial["test"] = {k: v for k, v in metrics.get("test", {}).items() if _is_number(v)}
+            trial["test"] = numbers(metrics.get("test", {}))
         with storing(output):
             if "value" in trial and all(_better(trial, other, sign) for other in found):
                 shutil.rmtree(output / BEST, ignore_errors=True)
@@ -165,7 +168,3 @@ def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
 
 def _better(trial: Trial, other: Trial, sign: float) -> bool:
     return "value" not in other or sign * trial["value"] > sign * other["value"]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from conftest import Trained
 from test_report import evaluated, made_up, numbered
 
 import tfserve
 from tfserve import tasks
 from tfserve.artifact import Manifest
+from tfserve.errors import InstallError
 from tfserve.evaluation import Evaluation, evaluate
+from tfserve.hparams import HParams
 from tfserve.records import Record
-from tfserve.tables import Row, Table
-from tfserve.training import card
+from tfserve.tables import Row, Table, find_files, read_tables
+from tfserve.training import card, results
 
 MANIFEST = Manifest(
     task="classif",
@@ -38,9 +43,9 @@ def found() -> Evaluation:
     return made_up(2, 20)
 
 
-def told(manifest: Manifest, **splits: Evaluation) -> str:
+def told(manifest: Manifest, reported: bool = True, **splits: Evaluation) -> str:
     """The card's text, without what stands before it for the hub."""
-    return card.text(manifest, splits).split("---\n", 2)[2]
+    return card.text(manifest, splits, reported=reported).split("---\n", 2)[2]
 
 
 def test_a_card_says_what_the_model_is_and_was_made_of(found: Evaluation) -> None:
@@ -99,8 +104,7 @@ def test_a_card_says_which_texts_of_others_it_is_shared_with(found: Evaluation) 
     text = " ".join(told(MANIFEST, dev=found, test=found).split())
     assert golden in text and f"itself, {report}." in text
     assert "shows texts of dev." in told(MANIFEST, dev=found)
-    silent = replace(MANIFEST, hparams={**MANIFEST.hparams, "report": False})
-    text = " ".join(told(silent, dev=found, test=found).split())
+    text = " ".join(told(MANIFEST, reported=False, dev=found, test=found).split())
     assert golden in text and "checks itself." in text and "report/" not in text
 
 
@@ -133,6 +137,26 @@ def test_a_card_is_in_the_hub_s_format(trained: Trained) -> None:
     assert "tfserve" in loaded.data.tags and "base_model" not in loaded.data.to_dict()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_card_names_reports_that_were_written(
+    fails: bool, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any) -> None:
+        raise InstallError("install.missing_extra", "matplotlib is not installed")
+
+    model = shutil.copytree(trained("classif"), tmp_path / "model")
+    folder = tiny.data(tmp_path / "data", "classif")
+    data = read_tables(find_files({"train": folder}), tasks.get("classif"))
+    hp = HParams.parse({"task_name": "classif", "model_name": "x", "precision": "fp32"})
+    if fails:
+        monkeypatch.setattr(results, "_reports", absent)
+    (model / "README.md").unlink()
+    (tmp_path / "output").mkdir()
+    results.write(model, tmp_path / "output", data, hp)
+    assert ("`report/`" in (model / "README.md").read_text("utf-8")) is not fails
+    assert (tmp_path / "output" / "report").is_dir() is not fails
+
+
 @pytest.mark.parametrize("name", ["bert-base-uncased", "answerdotai/ModernBERT-base"])
 def test_a_card_names_a_public_encoder(name: str, trained: Trained) -> None:
     predictor = tfserve.load(trained("classif"))
@@ -141,5 +165,5 @@ def test_a_card_names_a_public_encoder(name: str, trained: Trained) -> None:
     table = Table("dev.csv", (Row(Record("a text"), predictor.task.labels[0], 2),))
     found = {"dev": evaluate(predictor, table)}
     public = replace(manifest, hparams={**manifest.hparams, "model_name": name})
-    head = card.text(public, found).split("---")[1]
+    head = card.text(public, found, reported=False).split("---")[1]
     assert f"base_model: {name}" in head

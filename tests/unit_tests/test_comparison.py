@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 from conftest import Loaded
-from test_report import evaluated, grids, made_up, numbered, read, tagged
+from test_report import evaluated, grids, made_up, manifest, numbered, read, tagged
 
 from tfserve import tables, tasks
 from tfserve.evaluation import Evaluation, evaluate
@@ -29,7 +29,8 @@ def test_of_numbers_the_nearer_one_is_better() -> None:
     gold = [1.0, 2.0, 3.0, 4.0]
     one, other = numbered(gold, [1, 2.5, 3, 9]), numbered(gold, [2, 2, 3, 1e5 / 3])
     counts, mine, others = rows(one, other)
-    assert counts.rows == [("new is better", 2), ("old is better", 1), ("both alike", 1)]
+    assert [count for _, count in counts.rows] == [2, 1, 1]
+    assert counts.rows[-1][0] == "both are as far off"
     assert mine.caption == "Where new is better." and others.caption == "Where old is better."
     assert mine.header == others.header == ["line", "new", "old", "text"]
     assert mine.rows == [  # the furthest apart first
@@ -46,24 +47,33 @@ def test_of_labels_the_right_one_is_better() -> None:
         for given in (["a", "a", None, "b"], ["a", "b", "b", "b"])
     )
     counts, mine, others = rows(one, other)
-    assert counts.rows == [("new is better", 1), ("old is better", 1), ("both alike", 2)]
+    assert counts.rows == [
+        ("new is better", 1), ("old is better", 1), ("both are right", 2), ("both are as wrong", 0),
+    ]  # fmt: skip
     assert mine.rows == [(3, "a", "b", "text 1")]
     assert others.rows == [(4, "(none)", "b", "text 2")]
     [counts] = rows(one, one)
-    assert [count for _, count in counts.rows] == [0, 0, 4]
+    assert [count for _, count in counts.rows] == [0, 0, 3, 1]
 
 
-def test_of_tagged_words_all_must_be_right() -> None:
+def test_of_tagged_words_the_one_that_finds_more_is_better() -> None:
     texts, gold = ("Ann met Bob", "Cy left", "we left"), ("B-PER O B-PER", "B-PER O", "O O")
     one, other = (
         tagged(*zip(texts, gold, given, ([0.5] * 3, [0.5] * 2, [0.5] * 2), strict=True))
         for given in (("B-PER O B-PER", "B-ORG O", "O O"), ("B-PER O O", "O O", "O O"))
     )
     counts, mine = rows(one, other)
-    assert counts.rows == [("new is better", 1), ("old is better", 0), ("both alike", 2)]
+    assert [count for _, count in counts.rows] == [1, 0, 1, 1]
     assert mine.rows == [(2, "PER: Ann; PER: Bob", "PER: Ann", "Ann met Bob")]
     [others] = rows(other, one)[1:]
     assert others.rows == [(2, "PER: Ann", "PER: Ann; PER: Bob", "Ann met Bob")]
+
+    texts, gold = ("Ann met Bob and Cy",), ("B-PER O B-PER O B-PER",)
+    two, none = (
+        tagged(*zip(texts, gold, given, ([0.5] * 5,), strict=True))
+        for given in (("B-PER O B-PER O O",), ("O O O O O",))
+    )
+    assert [count for _, count in rows(two, none)[0].rows] == [1, 0, 0, 0]
 
 
 def test_labels_stand_by_how_much_their_f1_differs() -> None:
@@ -80,6 +90,34 @@ def test_labels_stand_by_how_much_their_f1_differs() -> None:
         ("b", 1, 0.5, 0.5, 2),
         ("a", 1, pytest.approx(0.8), pytest.approx(0.2), 2),
     ]
+
+
+def test_what_is_to_be_known_of_each_model_stands_on_the_page() -> None:
+    found = numbered([1, 2], [1, 2])
+    known = {"fingerprint": found.table.fingerprint}
+    one, other = (
+        replace(found, manifest=manifest(data={split: known})) for split in ("train", "dev")
+    )
+    assert comparison.page(found, found, NAMES, {}).notes == []
+    first, second = comparison.page(one, other, NAMES, {}).notes
+    assert first.startswith("new: The model was trained on these very rows")
+    assert second.startswith("old: This is the dev table")
+
+
+def test_how_much_is_answered_and_how_true_it_is_stands_beside() -> None:
+    task: Any = tasks.get("classif").fit(["a", "b"])
+    labelled = [(f"text {i}", label) for i, label in enumerate("aabb")]
+    one, other = (
+        evaluated(replace(task, abstain=abstain), labelled, answers)
+        for abstain, answers in (
+            (None, [{"pred": label, "proba": 0.9} for label in "aabb"]),
+            (0.5, [{"pred": label, "proba": 0.9} for label in ("a", None, "a", "b")]),
+        )
+    )
+    grid = grids(comparison.page(one, other, NAMES, {}).sections, "Metrics")[1]
+    beside = {row[0]: row[1:] for row in grid.rows}
+    assert beside["share of rows answered"] == (None, 0.75)
+    assert beside["share of these that is right"] == (None, pytest.approx(2 / 3))
 
 
 def test_metrics_stand_beside_each_other_with_what_sets_them_apart() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from conftest import Loaded
+from conftest import Loaded, Trained
 
+import tfserve
 from tfserve import tables, tasks
 from tfserve.calibration import calibration_error, chance_error
 from tfserve.errors import ModelError
@@ -76,6 +77,17 @@ def test_models_that_know_different_labels_are_compared_over_all_of_them() -> No
     assert found.one == found.other == pytest.approx(2 / 3) and found.p == 1
 
 
+def test_a_label_that_one_model_invents_is_no_difference_of_all_rows() -> None:
+    task = tasks.get("classif").fit(["a", "b", "c"])
+    gold = ["a", "b"] * 500
+    sure = [{"pred": label, "proba": 1.0} for label in gold]
+    one, other = (task.tally(gold, [{"pred": odd, "proba": 1.0}, *sure[1:]]) for odd in ("c", "b"))
+    found = differences(one, other, ["f1_macro", "accuracy"])
+    assert not any(difference.significant for difference in found.values())
+    assert found["f1_macro"].one == pytest.approx(0.9995, abs=0.0003)
+    assert found["f1_macro"].other == pytest.approx(0.999, abs=0.0003)
+
+
 @pytest.mark.parametrize("kept", [1.0, 0.8])
 def test_an_interval_holds_its_metric_where_labels_are_rare(kept: float) -> None:
     rng = np.random.default_rng(0)
@@ -106,6 +118,9 @@ def test_a_difference_does_not_depend_on_the_unit_of_the_target() -> None:
         ("classif", [("great coffee", "delivery")] * 3, "Every row has the label delivery"),
         ("classif", [("great coffee", "x" * 99)] * 3, "does not know 1 of the labels (xxx"),
         ("regression", [("great", "3.5"), ("poor", "3.5")], "Every row has the target 3.500"),
+        ("ner", [("we left", "O O")] * 2, "No row has an entity"),
+        ("multilabel-classif", [("great coffee", "")] * 2, "No row has a label"),
+        ("multilabel-classif", [("great coffee", '"food"')] * 2, "Every row has the label food"),
     ],
 )
 def test_a_file_that_tells_little_is_told_so(
@@ -115,7 +130,7 @@ def test_a_file_that_tells_little_is_told_so(
     file = tiny.table(tmp_path / "t.csv", rows, ("text", "labels"))
     found = evaluate(predictor, tables.read_table(file, type(predictor.task)))
     assert says in " ".join(notes(found))
-    assert ("ece" in found.metrics) == ("Every row has the label" in says)
+    assert ("ece" in found.metrics) == (task != "regression" and "does not know" not in says)
     assert all(len(note) < 300 for note in notes(found))
 
 
@@ -173,8 +188,9 @@ def test_scores_of_several_labels_and_of_words() -> None:
         ("B-X I-X O", "O B-Y I-Y", ["both"]),
         ("B-X I-X O", "O O O", ["missed"]),
         ("O O O", "O B-X O", ["invented"]),
-        ("B-X I-X I-X", "B-X B-X B-X", ["boundary", "invented", "invented"]),
-        ("B-X B-Y O", "B-X I-X B-Y", ["boundary", "missed", "invented"]),
+        ("B-X I-X I-X", "B-X B-X B-X", ["boundary", "boundary", "boundary"]),
+        ("B-X B-X O", "B-X I-X O", ["boundary", "boundary"]),
+        ("B-X B-Y O", "B-X I-X B-Y", ["boundary", "both", "invented"]),
         ("B-X O B-X", "B-X O B-Y", ["type"]),
     ],
 )
@@ -223,11 +239,36 @@ def test_a_model_is_evaluated_as_it_answers(task: str, loaded: Loaded, tmp_path:
         assert found.items.chance_error == found.metrics["ece_chance"]
 
 
+def test_a_model_that_answers_with_few_scores_is_evaluated_with_all(
+    trained: Trained, tmp_path: Path
+) -> None:
+    predictor = tfserve.load(trained("classif"), parameters={"top_k": 1})
+    table = tables.read_table(tiny.data(tmp_path, "classif") / "dev.csv", type(predictor.task))
+    found = evaluate(predictor, table)
+    assert found.items is not None
+    assert found.items.probabilities.sum(-1) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_table_that_dev_was_taken_from_is_known(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = loaded("classif")
+    assert predictor.artifact is not None
+    test = tables.read_table(tiny.data(tmp_path, "classif") / "test.csv", type(predictor.task))
+    told = predictor.artifact.manifest.data["train"]
+    monkeypatch.setitem(told, "fingerprint_with_dev", test.fingerprint)
+    found = evaluate(predictor, test)
+    assert found.known_as == "train with dev"
+    assert next(notes(found)).startswith("The model was trained on most of these very rows")
+
+
 def test_dev_is_known_and_other_rows_are_not(loaded: Loaded, tmp_path: Path) -> None:
     predictor = loaded("classif")
     folder = tiny.data(tmp_path, "classif")
     dev = tables.read_table(folder / "dev.csv", type(predictor.task))
     assert evaluate(predictor, dev).known_as == "dev"
+    turned = tables.Table("turned", dev.rows[::-1])
+    assert evaluate(predictor, turned).known_as == "dev"
     fewer = tables.Table("fewer", dev.rows[:-1])
     assert evaluate(predictor, fewer).known_as is None
     assert not any("dev table" in note for note in notes(evaluate(predictor, fewer)))

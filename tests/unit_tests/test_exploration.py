@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from conftest import PretrainedFolder
 
 from tfserve import tables, tasks
 from tfserve.exploration import contents, explore
-from tfserve.exploration.twins import twins
+from tfserve.exploration.twins import Place, twins
+
+twins_module = importlib.import_module("tfserve.exploration.twins")
 
 LONG = "please send the twelve crates of lemons to the harbour kitchen before friday noon"
 
@@ -50,6 +55,26 @@ def test_many_like_rows_of_one_split_do_not_hide_those_of_another() -> None:
     assert {pair.other for pair in found if pair.one == ("train", 0)} == {
         ("dev", i) for i in range(80)
     }
+
+
+def test_of_rows_made_from_one_template_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    plain = twins_module._likest
+
+    def counted(places: list[Place], alike: Any) -> Iterator[Place]:
+        looked_at.append(len(places))
+        return plain(places, alike)
+
+    monkeypatch.setattr(twins_module, "_likest", counted)
+    monkeypatch.setattr(twins_module, "MOST_ALIKE", 20)
+    train = [f"{LONG} and bring number {i:03d}" for i in range(60)]
+    found = twins({"train": train, "dev": [train[0], "quite another text", train[50]]})
+    assert max(looked_at[:60]) == 20 and max(looked_at) == 21  # and one of dev
+    assert {pair.other for pair in found} == {
+        *(("train", i) for i in range(1, 60)), ("dev", 0), ("dev", 2),
+    }  # fmt: skip
+    exact = {pair.other: pair.one for pair in found if pair.similarity == 1}
+    assert exact == {("dev", 0): ("train", 0), ("dev", 2): ("train", 50)}
 
 
 def test_the_most_alike_come_first_and_short_texts_are_no_twins_of_all() -> None:
@@ -110,12 +135,13 @@ def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
         ("multilabel-classif", "a,b,c,d", "a,b,c,e", True),  # as many labels as words
         ("ner", "B-PER O O O", "B-PER O O O", False),
         ("ner", "B-PER O O O", "O O O O", True),
+        ("ner", "B-PER I-PER O O", "B-PER I-PER O O", False),
     ],
 )
 def test_what_counts_as_another_label(
     task: str, one: str, other: str, differ: bool, tmp_path: Path
 ) -> None:
-    write(tmp_path, "train", [("Ann went home today", one), ("Ann went  home today", other)])
+    write(tmp_path, "train", [("Ann went home today", one), ("ANN  went  home today", other)])
     table = tables.read_table(tmp_path / "train.csv", tasks.get(task))
     assert contents.differ(*table.rows, per_word=task == "ner") is differ
 

@@ -16,13 +16,22 @@ from conftest import Loaded, PretrainedFolder
 
 import tfserve
 from tfserve import calibration, tables, tasks
+from tfserve.artifact import Manifest
 from tfserve.evaluation import Evaluation, evaluate
 from tfserve.evaluation.bootstrap import differences, intervals
-from tfserve.evaluation.items import Collector
+from tfserve.evaluation.items import Collector, Items
 from tfserve.exploration import explore
 from tfserve.records import Record
-from tfserve.report import comparison, evaluation, exploration, figures, mistakes
-from tfserve.report.page import Grid, Page, Plot, Section, shown
+from tfserve.report import (
+    comparison,
+    confusion,
+    evaluation,
+    exploration,
+    figures,
+    mistakes,
+    probabilities,
+)
+from tfserve.report.page import Grid, Matrix, Page, Plot, Section, shown
 from tfserve.tables import Row, Table
 from tfserve.tallies import Labels, Numbers, figure
 
@@ -106,6 +115,19 @@ def numbered(gold: Sequence[float], given: Sequence[float]) -> Evaluation:
     return evaluated(tasks.get("regression").fit(list(gold)), labelled, answers)
 
 
+def manifest(**told: Any) -> Manifest:
+    """Of a model directory that was never written."""
+    return Manifest(
+        task="classif", task_state={}, model_type="bert", pad_token_id=0, max_length=64, stride=16,
+        **told,
+    )  # fmt: skip
+
+
+def trained_on(labels: dict[str, float]) -> Manifest:
+    """Of a model whose train has so many rows of each label."""
+    return manifest(data={"train": {"labels": labels}})
+
+
 def made_up(
     labels: int,
     rows: int,
@@ -149,10 +171,7 @@ def test_a_model_s_report_shows_its_metrics(task: str, loaded: Loaded, tmp_path:
     predictor = loaded(task)
     table = tables.read_table(tiny.data(tmp_path, task) / "train.csv", type(predictor.task))
     found = evaluate(predictor, table)
-    history = [{"epoch": e, "loss": 1 / e, "eval_loss": 2 / e,
-                f"eval_{predictor.task.metric}": 0.1 * e} for e in (1.0, 2.0)]  # fmt: skip
-    page = evaluation.page(found, title="How good?", history=history,
-                           frequencies=type(found.task).label_counts(table.labels))  # fmt: skip
+    page = evaluation.page(found, title="How good?")
     text = read(page)
     for name in predictor.task.metric_names:
         low, high = found.intervals[name]
@@ -164,6 +183,98 @@ def test_a_model_s_report_shows_its_metrics(task: str, loaded: Loaded, tmp_path:
         "regression": {"Answers and labels", "Residuals", "Largest residuals"},
     }[task]
     assert expected <= set(titles(page)) and {"Summary", "Training"} <= set(titles(page))
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [(None, 3.0), ("accuracy", 2.0), ("eval_loss", 1.0)])
+def test_a_training_is_drawn_with_the_epoch_that_was_kept(
+    chosen: str | None, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ((1.0, 0.5, 0.6, 0.6), (2.0, 0.6, 0.9, 0.7), (3.0, 0.7, 0.9, 0.8))
+    names = ("epoch", "eval_loss", "eval_accuracy", "eval_f1_macro")
+    history = [{**dict(zip(names, entry, strict=True)), "loss": 0.1} for entry in values]
+    hparams = {"metric_for_best_model": chosen}
+    found = replace(made_up(2, 30), manifest=manifest(history=history, hparams=hparams))
+    drawn: list[Any] = []
+    plain = figures.lines
+    monkeypatch.setattr(figures, "lines", lambda *a, **k: drawn.append((a, k)) or plain(*a, **k))
+    page = evaluation.page(found, title="t")
+    assert titles(page)[-1] == "Training"
+    [panels], options = drawn[-1]
+    assert options["marks"] == {"kept": kept}
+    assert panels[1][0] == ("accuracy" if chosen == "accuracy" else "f1_macro")
+    without = replace(found, manifest=manifest(history=history[:1]))
+    assert "Training" not in titles(evaluation.page(without, title="t"))
+
+
+def test_a_model_that_is_silent_where_it_is_wrong_has_no_errors_in_what_it_answers() -> None:
+    found = right_but_for({0, 1}, 3, 10)
+    answers = [{**a, "pred": None} if i < 2 else a for i, a in enumerate(found.answers)]
+    task: Any = replace(found.task, abstain=0.5)  # type: ignore[type-var]
+    tally = task.tally(found.table.labels, answers)
+    metrics = {**found.metrics, **task.measured(tally)}
+    page = evaluation.page(
+        replace(found, task=task, answers=answers, tally=tally, metrics=metrics), title="t"
+    )
+    assert "Errors There are none in what it answers." in read(page)
+
+
+def test_lengths_far_below_what_the_model_sees_stand_on_a_logarithmic_axis() -> None:
+    lengths, seen = {"train": np.arange(5, 20)}, {"the model sees 512": 512.0}
+    assert ">100<" in figures.histogram(lengths, "tokens", marks=seen, log=True)
+    assert ">500<" in figures.histogram(lengths, "tokens", marks=seen, log=True)
+    assert ">18<" in figures.histogram(lengths, "tokens", log=True)
+
+
+def test_a_confusion_has_labels_down_and_answers_across() -> None:
+    task: Any = tasks.get("classif").fit(["a", "b"])
+    gold, given = "aaab", ("a", "b", "b", None)
+    labelled = [(f"text {i}", label) for i, label in enumerate(gold)]
+    found = evaluated(task, labelled, [{"pred": label, "proba": 0.9} for label in given])
+    assert isinstance(found.tally, Labels)
+    [section] = confusion.sections(found.tally)
+    matrix, worst = section.parts
+    assert isinstance(matrix, Matrix) and isinstance(worst, Grid)
+    assert (matrix.names, matrix.columns) == (["a", "b"], ["a", "b", "(none)"])
+    assert matrix.counts.tolist() == [[1, 2, 0], [0, 0, 1]]
+    assert worst.rows == [("a", "b", 2, pytest.approx(2 / 3)), ("b", "(none)", 1, 1)]
+
+
+def test_labels_that_are_confused_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"label {i:02d}" for i in range(30)]
+    task: Any = tasks.get("classif").fit(names)
+    mixed = {names[i]: names[i + 15] for i in range(15)}
+    rows = [(label, given) for label in names for given in (label, mixed.get(label, label))]
+    labelled = [(f"text {i}", label) for i, (label, _) in enumerate(rows)]
+    found = evaluated(task, labelled, [{"pred": given, "proba": 0.9} for _, given in rows])
+    drawn: list[Any] = []
+    plain = figures.heat
+    monkeypatch.setattr(figures, "heat", lambda *a: drawn.append(a) or plain(*a))
+    assert isinstance(found.tally, Labels)
+    confusion.sections(found.tally)
+    [(shares, down, across, *_)] = drawn
+    assert down == across and sorted(down) == names
+    assert all(abs(down.index(a) - down.index(b)) == 1 for a, b in mixed.items())
+    assert all(shares[down.index(a), across.index(b)] == 0.5 for a, b in mixed.items())
+
+
+def test_of_many_labels_the_worst_and_the_best_have_curves() -> None:
+    rng = np.random.default_rng(0)
+    names = tuple("abcdef")
+    truth = rng.random((400, 6)) < 0.3
+    apart = np.array([0.0, 3.0, 0.5, 2.0, 1.0, 1.5])  # how well each is told apart
+    scores = 1 / (1 + np.exp(-(truth * apart + rng.normal(size=truth.shape))))
+    some = probabilities.curves(Items(names, False, scores, truth))
+    assert [name for name, _ in some] == ["all labels", "a", "c", "d", "b"]
+
+
+def test_a_rare_label_s_curve_is_drawn_where_its_rows_are() -> None:
+    """Of 20,000 rows of which the best 150 hold all that have the label."""
+    truth = np.zeros(20_000, bool)
+    truth[np.random.default_rng(0).permutation(150)[:100]] = True
+    scores = np.linspace(1, 0, 20_000)
+    recall, _ = probabilities.precision_recall(truth, scores)
+    assert len(recall) > 90 and recall.max() == 1 and recall.min() == 0
+    assert len(np.unique(recall.round(2))) > 80
 
 
 @pytest.mark.parametrize("labels", [2, 30, 200])
@@ -213,7 +324,7 @@ def test_names_of_labels_and_models_are_text(labels: int) -> None:
     frequencies = {label: i + 1.0 for i, label in enumerate(found.task.labels)}
     apart = differences(found.tally, other.tally, found.task.metric_names)
     for page in (
-        evaluation.page(found, title="t", frequencies=frequencies),
+        evaluation.page(replace(found, manifest=trained_on(frequencies)), title="t"),
         comparison.page(found, replace(other, table=found.table), ("<b>one</b>", "other"), apart),
     ):
         html = page.html()
@@ -309,6 +420,15 @@ def test_accuracy_is_told_by_length() -> None:
     ]  # fmt: skip
 
 
+def test_a_part_without_anything_to_find_has_no_metric() -> None:
+    texts, gold = ("we left", "Ann left us", "they all went home"), ("O O", "B-PER O O", "O O O O")
+    found = tagged(*zip(texts, gold, gold, ([1.0] * 2, [1.0] * 3, [1.0] * 4), strict=True))
+    told = intervals(found.tally, found.task.metric_names)
+    found = replace(found, tokens=np.array([2, 3, 4]), intervals=told)
+    [grid] = grids(evaluation.page(found, title="t").sections, "Where it is good")
+    assert [row[2] for row in grid.rows] == [pytest.approx(1), None]
+
+
 def test_texts_of_one_length_have_no_part_that_is_better() -> None:
     found = replace(made_up(3, 30), tokens=np.full(30, 9))
     assert "Where it is good" not in titles(evaluation.page(found, title="t"))
@@ -323,14 +443,15 @@ def test_f1_is_told_by_how_often_a_label_is_in_train() -> None:
     }
     frequencies = {name: float(count) for name, count in zip(names, rows, strict=True)}
     found = replace(found, metrics={**found.metrics, "per_label": by_label}, tokens=np.full(90, 9))
-    page = evaluation.page(found, title="t", frequencies=frequencies)
+    page = evaluation.page(replace(found, manifest=trained_on(frequencies)), title="t")
     [grid] = grids(page.sections, "Where it is good")
     assert grid.header == ["rows in train", "labels", "mean F1"]
     assert grid.rows == [
         ("1 to 3", 2, pytest.approx(0.2)), ("4 to 20", 2, pytest.approx(0.35)),
         ("50 to 50", 1, 0.6), ("300 to 300", 1, 0.4), ("1,200 to 1,200", 1, 0),
     ]  # fmt: skip
-    few = evaluation.page(found, title="t", frequencies=dict.fromkeys(names[:2], 5.0))
+    few = replace(found, manifest=trained_on(dict.fromkeys(names[:2], 5.0)))
+    few = evaluation.page(few, title="t")
     assert grids(few.sections, "Where it is good") == []
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tfserve import tables, tasks
 from tfserve.errors import DataError, Problem, RecordError, StorageError
 from tfserve.tables import Table, Tables, find_files, read_samples, read_table, read_tables
+from tfserve.training import described
 
 CLASSIF = tasks.get("classif")
 MULTILABEL = tasks.get("multilabel-classif")
@@ -573,6 +574,10 @@ def test_without_dev_a_tenth_of_train_is_held_out(tmp_path: Path, task: str) -> 
     assert len(dev) == 20
     assert not set(train) & set(dev)
     assert sorted(train + dev) == sorted(text for text, _ in rows)
+    whole = read_table(tmp_path / "train.csv", tasks.get(task))
+    told = described(found, tasks.get(task).fit(found.train.labels))
+    assert told["train"]["fingerprint_with_dev"] == whole.fingerprint
+    assert len({whole.fingerprint, found.train.fingerprint, found.dev.fingerprint}) == 3
     order = {text: place for place, (text, _) in enumerate(rows)}
     assert train == sorted(train, key=order.__getitem__)
     assert dev == sorted(dev, key=order.__getitem__)

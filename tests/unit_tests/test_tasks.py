@@ -279,7 +279,7 @@ def test_distance_between_answers(task: Task, one: Any, other: Any, distance: fl
 
 
 def test_the_parameters_that_make_answers_comparable() -> None:
-    assert [task.all_scores for task in FITTED] == [{"scores": True}] * 3 + [{}]
+    assert [task.all_scores for task in FITTED] == [{"scores": True, "top_k": None}] * 3 + [{}]
 
 
 # classif

@@ -28,6 +28,7 @@ from tfserve.hparams import HParams
 from tfserve.tasks import get
 from tfserve.tasks.base import CALIBRATION
 from tfserve.training import loop, train
+from tfserve.training.logs import numbers
 from tfserve.training.plan import Plan
 from tfserve.training.pretrained import Pretrained
 from tfserve.training.processes import Processes
@@ -361,6 +362,11 @@ def test_a_run_is_as_long_as_asked(
 ) -> None:
     found, _, _ = run(encoder, data, tmp_path, **{"max_steps": -1, "eval_steps": 50, **hp})
     assert [entry["step"] for entry in found["history"]] == [steps]
+
+
+def test_small_numbers_keep_their_digits_in_a_log() -> None:
+    said = numbers({"eval_mse": 1.23456789e-9, "eval_rmse": 35.1364183, "step": 12_345_678})
+    assert said == {"eval_mse": 1.23457e-9, "eval_rmse": 35.1364, "step": 12_345_678}
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(16, 20), (1600, 6), (3200, 3), (16_000, 3)])

@@ -65,7 +65,7 @@ def test_the_best_of_all_trials_is_kept(
     test = returned[order[0]]["test"]
     assert {"accuracy", "f1_macro"} < found[0]["test"].keys()
     assert found[0]["test"].keys() == test.keys() - {"per_label", "intervals"}  # no numbers
-    assert {name: test[name] for name in found[0]["test"]} == found[0]["test"]
+    assert found[0]["test"] == pytest.approx({n: test[n] for n in found[0]["test"]}, rel=1e-5)
     best = tfserve.load(given["output_dir"] / "best", precision="fp32")
     assert best.artifact is not None
     manifest = best.artifact.manifest
@@ -113,7 +113,12 @@ def test_a_search_goes_on_where_it_was_broken_off(
     with pytest.raises(StorageError, match="found another search"):
         tune(**given, trials=4, search=["warmup_ratio"])
     with pytest.raises(StorageError, match="found another search"):
-        tune(**given, trials=4, search=["learning_rate"], dev_dir=given["train_dir"])
+        tune(**given, trials=4, search=["learning_rate"], dev_dir=given["train_dir"] / "test.csv")
+    moved = given["train_dir"].rename(given["train_dir"].with_name("moved"))
+    assert len(tune(**{**given, "train_dir": moved}, trials=3, search=["learning_rate"])) == 3
+    tiny.table(moved / "train.csv", tiny.rows("classif", 20), ("text", "labels"))
+    with pytest.raises(StorageError, match="found another search"):
+        tune(**{**given, "train_dir": moved}, trials=3, search=["learning_rate"])
 
 
 def test_a_search_goes_on_after_a_trial_that_was_told_and_not_written(

@@ -16,6 +16,7 @@ from typing import Any
 import jsonlines
 import numpy as np
 
+from tfserve.artifact import Manifest
 from tfserve.codecs import dumps
 from tfserve.encoding import token_counts
 from tfserve.evaluation.bootstrap import Interval, intervals
@@ -43,7 +44,7 @@ class Evaluation:
     metrics : by name; ``per_label`` holds those of each label, ``ece`` the calibration error, of
         which ``ece_chance`` is to be expected of so few rows in any case
     intervals : 95% of each metric
-    known_as : ``train`` or ``dev`` where the rows are those of the model's own training
+    manifest : of the model directory, None without one
     """
 
     task: Task
@@ -56,7 +57,20 @@ class Evaluation:
     tally: Tally
     metrics: dict[str, Any]
     intervals: dict[str, Interval]
-    known_as: str | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def known_as(self) -> str | None:
+        """``train``, ``dev`` or ``train with dev`` where these are rows of the model's own
+        training, in any order."""
+        data = {} if self.manifest is None else self.manifest.data
+        train, dev = data.get("train", {}), data.get("dev", {})
+        told = {
+            train.get("fingerprint_with_dev"): "train with dev",
+            train.get("fingerprint"): "train",
+            dev.get("fingerprint"): "dev",
+        }
+        return told.get(self.table.fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
@@ -104,11 +118,5 @@ def evaluate(
         tally=tally,
         metrics=metrics,
         intervals=intervals(tally, task.metric_names),
-        known_as=_known_as(predictor, table),
+        manifest=None if predictor.artifact is None else predictor.artifact.manifest,
     )
-
-
-def _known_as(predictor: Predictor, table: Table) -> str | None:
-    data = {} if predictor.artifact is None else predictor.artifact.manifest.data
-    told = {data[name].get("fingerprint"): name for name in ("train", "dev") if name in data}
-    return told.get(table.fingerprint)

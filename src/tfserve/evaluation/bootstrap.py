@@ -46,14 +46,17 @@ def intervals(tally: Tally, names: Sequence[str]) -> dict[str, Interval]:
 def differences(one: Tally, other: Tally, names: Sequence[str]) -> dict[str, Difference]:
     """What sets two models apart; both tallies are of the same rows in the same order.
 
-    The interval is that of a paired bootstrap. ``p`` comes from exchanging the models' answers to
-    rows by chance (approximate randomization: Noreen, "Computer-Intensive Methods for Testing
+    Macro averages are over the labels that the rows have, and those that a tally is about. The
+    interval is that of a paired bootstrap. ``p`` comes from exchanging the models' answers to rows
+    by chance (approximate randomization: Noreen, "Computer-Intensive Methods for Testing
     Hypotheses", 1989; Yeh, "More accurate tests for the statistical significance of result
     differences", 2000).
     """
     if isinstance(one, Labels) and isinstance(other, Labels):
-        # Models may know different labels: an average is over all of them.
-        space = tuple(sorted({*one.space, *other.space}))
+        # Models may know different labels, and one may invent what no row has: averages of both are
+        # over the same ones.
+        rows_have = {str(unit[0]) for units in one.gold for unit in units}
+        space = tuple(sorted({*rows_have, *one.space, *other.space}))
         one, other = replace(one, space=space), replace(other, space=space)
     rows = one.rows
     found = [(one.scores(w), other.scores(w)) for w in _resamples(rows)]

@@ -14,6 +14,8 @@ MOST_NAMES = 10
 
 KNOWN = {
     "train": "The model was trained on these very rows: what it makes of others, they do not show.",
+    "train with dev": "The model was trained on most of these very rows, and chosen by the others: "
+    "what it makes of others, they do not show.",
     "dev": "This is the dev table of the model's training, which chose its checkpoint and fitted "
     "temperatures and thresholds: its figures are somewhat too good. Test is what to go by.",
 }
@@ -35,11 +37,12 @@ def notes(found: Evaluation) -> Iterator[str]:
                 f"Every row has the target {figure(float(found.tally.gold[0]))}: r2, pearson and "
                 "spearman have no value and stand as 0."
             )
-    elif found.task.exclusive and not found.task.per_word and len(set(labels)) == 1:
-        yield (
-            f"Every row has the label {_named([labels[0]])}: there are no curves, and of other "
-            "labels nothing can be said."
-        )
+    elif isinstance(found.tally, Labels) and not any(found.tally.gold):
+        what = "an entity" if found.task.per_word else "a label"
+        yield f"No row has {what}: there is nothing to be found, and F1 stands as 0."
+    elif not found.task.per_word and len(set(labels)) == 1:
+        same = labels[0] if found.task.exclusive else ", ".join(labels[0])
+        yield f"Every row has the label {_named([same])}: of other labels nothing can be said."
     if never := never_given(found.task.thresholds_by_label()):
         yield (
             f"On dev no threshold of {_named(never)} met threshold_for, so it is never given. A "

@@ -40,7 +40,7 @@ class Slip:
 
 
 def slips(gold: Sequence[Sequence[str]], answers: Sequence[Answer]) -> list[Slip]:
-    """All errors of a table; each entity stands in one."""
+    """All errors of a table. What covers two entities, or two parts of one, stands in two."""
     found = []
     for row, (tags, answer) in enumerate(zip(gold, answers, strict=True)):
         probas = answer["proba"]
@@ -68,7 +68,7 @@ def _paired(
     gold: list[Entity], given: list[Entity]
 ) -> Iterator[tuple[str, Entity | None, Entity | None]]:
     """Each error with its entities; whoever fits best is paired first."""
-    gold, given = list(gold), list(given)
+    every, gold, given = (gold, given), list(gold), list(given)
     for kind, fits in RULES:
         for right in list(gold):
             guess = next((guess for guess in given if fits(right, guess)), None)
@@ -78,8 +78,17 @@ def _paired(
             given.remove(guess)
             if kind != "right":
                 yield kind, right, guess
-    yield from (("missed", right, None) for right in gold)
-    yield from (("invented", None, guess) for guess in given)
+    for right in gold:
+        guess = next((guess for guess in every[1] if _overlap(right, guess)), None)
+        yield ("missed" if guess is None else _kind(right, guess), right, guess)
+    for guess in given:
+        found = next((right for right in every[0] if _overlap(right, guess)), None)
+        yield ("invented" if found is None else _kind(found, guess), found, guess)
+
+
+def _kind(one: Entity, other: Entity) -> str:
+    """Of two that overlap, and have not both borders alike."""
+    return "boundary" if one[2] == other[2] else "both"
 
 
 def _overlap(one: Entity, other: Entity) -> bool:

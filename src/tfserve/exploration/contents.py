@@ -80,8 +80,11 @@ def differ(one: Row, other: Row, *, per_word: bool = False, far: float = 0.0) ->
         return bool(abs(one.label - other.label) > far)
     if per_word:
         alike = plain(one.record.text) == plain(other.record.text)
-        sides = (Counter(m if alike else m[0] for m in marked(row)) for row in (one, other))
-        return next(sides) != next(sides)
+        sides = [
+            Counter((kind, plain(text) if alike else "") for kind, text in marked(row))
+            for row in (one, other)
+        ]
+        return sides[0] != sides[1]
     return bool(one.label != other.label)
 
 

@@ -21,9 +21,9 @@ SIMILAR, CANDIDATE = 0.8, 0.6
 
 PERMUTATIONS = 64
 SHINGLE = 5
-MOST_CHARACTERS, MOST_CANDIDATES = 4000, 50
-"""Characters of a text that are compared, and texts of a split that it is compared with: those made
-from one template are all alike."""
+MOST_CHARACTERS, MOST_CANDIDATES, MOST_ALIKE = 4000, 50, 500
+"""Characters of a text that are compared, and texts of a split that it is compared with. Those made
+from one template are all alike: of so many in a split it is looked for the likest."""
 
 Place = tuple[str, int]
 """A split, and the number of a row in it."""
@@ -73,7 +73,8 @@ def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
                     if similarity >= max(SIMILAR, best.get(other[0], (0.0, place))[0]):
                         best[other[0]] = (similarity, other)
                 numbers[place], seen[place], likest[place] = len(seen), shingles, best
-                index.insert(place, sketch, check_duplication=False)
+                if sum(other[0] == split for other in places) < MOST_ALIKE:
+                    index.insert(place, sketch, check_duplication=False)
                 first.setdefault(bare, {})[split] = place
             found += [Twins(other, place, similarity) for similarity, other in best.values()]
     return sorted(found, key=lambda pair: -pair.similarity)

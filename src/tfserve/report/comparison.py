@@ -8,14 +8,22 @@ import numpy as np
 
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference
+from tfserve.evaluation.notes import notes
 from tfserve.exploration import contents
 from tfserve.report import figures
 from tfserve.report.mistakes import names_of
-from tfserve.report.page import Grid, Page, Part, Plot, Section
+from tfserve.report.page import MANY, Grid, Page, Part, Plot, Section
 from tfserve.tables import Row
 from tfserve.tallies import Array, Labels, Numbers, figure
 
-MOST, MANY = 50, 25
+MOST = 50
+
+BESIDE = {
+    "ece": "calibration error",
+    "ece_chance": "of which is chance",
+    "coverage": "share of rows answered",
+    "accuracy_answered": "share of these that is right",
+}
 
 
 def page(
@@ -33,13 +41,26 @@ def page(
     header = ["metric", *names, "difference", "95% of it", "p", "significant"]
     text = (
         "The interval is that of the difference over resampled rows; p says how often two models "
-        "that do not differ would differ as much, their answers exchanged by chance."
+        "that do not differ would differ as much, their answers exchanged by chance. An average "
+        "over labels is over those of these rows, whatever else a model says."
     )
-    sections = [Section("Metrics", text, [Grid(header, rows)])]
+    sections = [Section("Metrics", text, [Grid(header, rows), *_beside(one, other, names)])]
     sections += _labels(one, other, names)
     sections += _rows(one, other, names)
     subtitle = f"{one.task.name} · {one.table.name} · {len(one.answers):,} rows"
-    return Page(f"{names[0]} or {names[1]}?", subtitle, sections)
+    told = [f"{name}: {note}" for name, of in zip(names, (one, other), strict=True)
+            for note in notes(of)]  # fmt: skip
+    return Page(f"{names[0]} or {names[1]}?", subtitle, sections, told)
+
+
+def _beside(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Part]:
+    """What is no aim by itself: how true probabilities are, and how many rows are answered."""
+    rows = [
+        (what, one.metrics.get(name), other.metrics.get(name))
+        for name, what in BESIDE.items()
+        if name in one.metrics or name in other.metrics
+    ]
+    return [Grid(["beside them", *names], rows)] if rows else []
 
 
 def _labels(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
@@ -67,12 +88,13 @@ def _labels(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[
 def _rows(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
     """Rows that one gets right, or righter, and the other does not."""
     better = _better(one, other)
-    gained, lost = np.flatnonzero(better > 0), np.flatnonzero(better < 0)
-    counts = [
-        (f"{names[0]} is better", len(gained)),
-        (f"{names[1]} is better", len(lost)),
-        ("both alike", int((better == 0).sum())),
-    ]
+    gained, lost, alike = (np.flatnonzero(some) for some in (better > 0, better < 0, better == 0))
+    counts = [(f"{names[0]} is better", len(gained)), (f"{names[1]} is better", len(lost))]
+    if isinstance(one.tally, Labels):
+        right = int(one.tally.right[alike].sum())
+        counts += [("both are right", right), ("both are as wrong", len(alike) - right)]
+    else:
+        counts.append(("both are as far off", len(alike)))
     parts: list[Part] = [Grid(["rows", "count"], counts)]
     for name, rows in zip(names, (gained, lost), strict=True):
         ranked = rows[np.argsort(-np.abs(better[rows]), kind="stable")][:MOST]
@@ -88,13 +110,13 @@ def _rows(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Se
 
 
 def _better(one: Evaluation, other: Evaluation) -> Array:
-    """By how much the first is better, for each row."""
+    """By how much the first is better, for each row: in F1, or in distance from the truth."""
     sides = (one.tally, other.tally)
     if all(isinstance(side, Numbers) for side in sides):
         off = [np.abs(side.given - side.gold) for side in sides if isinstance(side, Numbers)]
         return np.asarray(off[1] - off[0])
-    right = [side.right.astype(float) for side in sides if isinstance(side, Labels)]
-    return np.asarray(right[0] - right[1])
+    scores = [side.row_f1 for side in sides if isinstance(side, Labels)]
+    return np.asarray(scores[0] - scores[1])
 
 
 def _said(found: Evaluation, row: int) -> str:

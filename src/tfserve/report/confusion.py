@@ -7,17 +7,15 @@ from collections import Counter
 import numpy as np
 
 from tfserve.report import figures
-from tfserve.report.page import Grid, Matrix, Part, Plot, Section
+from tfserve.report.page import MANY, Grid, Matrix, Part, Plot, Section
 from tfserve.tallies import Labels
 
-SMALL, LARGE, MOST_PAIRS = 25, 150, 30
+LARGE, MOST_PAIRS = 150, 30
 NONE = "(none)"
 
 
 def sections(tally: Labels) -> list[Section]:
     """Of rows that hold one label each."""
-    if not all(len(units) == 1 for units in tally.gold):
-        return []
     pairs = Counter(
         (str(next(iter(gold))[0]), str(next(iter(given))[0]) if given else NONE)
         for gold, given in zip(tally.gold, tally.given, strict=True)
@@ -25,7 +23,7 @@ def sections(tally: Labels) -> list[Section]:
     wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
     totals = Counter(gold for gold, _ in pairs.elements())
     text = "Rows of the label at the left that were given the label above."
-    if not wrong and len(tally.labels) > SMALL:
+    if not wrong and len(tally.labels) > MANY:
         return [Section("Confusion", "Nothing is confused with anything.", [])]
     parts: list[Part] = []
     labels = list(tally.labels)
@@ -33,11 +31,11 @@ def sections(tally: Labels) -> list[Section]:
         mixed = Counter(label for pair in wrong.elements() for label in pair)
         labels = sorted(label for label, _ in mixed.most_common(LARGE) if label != NONE)
         text += f" The {len(labels)} labels that are confused most."
-    if len(labels) > SMALL:
+    if len(labels) > MANY:
         labels = _neighbours(labels, pairs)
     columns = [*labels, NONE] if any(given == NONE for _, given in pairs) else labels
     counts = np.array([[pairs[gold, given] for given in columns] for gold in labels])
-    if len(labels) <= SMALL:
+    if len(labels) <= MANY:
         parts.append(Matrix(labels, columns, counts, "Rows by label (left) and answer (above)."))
     elif len(labels) > 1:
         shares = counts / np.maximum(1, [[totals[label]] for label in labels])

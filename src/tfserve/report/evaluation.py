@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.artifact import Manifest
 from tfserve.calibration import NEVER
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.notes import notes as told
 from tfserve.report import confusion, figures, mistakes, probabilities
-from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section, shown
-from tfserve.tallies import Labels, Numbers
-
-MANY = 25
-"""More labels than so are a table, not a picture."""
+from tfserve.report.page import MANY, Cards, Grid, Page, Part, Plot, Section, shown
+from tfserve.tallies import Array, Labels, Numbers, Tally
+from tfserve.tasks import Task
+from tfserve.tasks.ner import NO_TYPE
 
 GROUPS = 5
 """Of rows of like length, or labels of like frequency."""
@@ -26,28 +26,23 @@ def page(
     found: Evaluation,
     *,
     title: str,
-    frequencies: Mapping[str, float] | None = None,
-    history: Sequence[Mapping[str, float]] = (),
     notes: Sequence[str] = (),
 ) -> Page:
-    """The report.
-
-    Parameters
-    ----------
-    frequencies : rows (entities, for ner) of each label in train
-    history : of the training run, one entry an evaluation
-    """
-    sections = [_summary(found), *_labels(found, frequencies or {})]
+    """The report; ``notes`` come before those of the evaluation itself."""
+    data = {} if found.manifest is None else found.manifest.data
+    # Rows of each label in train; for ner entities.
+    frequencies: Mapping[str, float] = data.get("train", {}).get("labels", {})
+    sections = [_summary(found), *_labels(found, frequencies)]
     if isinstance(found.tally, Numbers):
         sections += mistakes.residuals(found.tally)
     elif found.items is not None and len(found.items.truth):
         if isinstance(found.tally, Labels) and found.items.exclusive and not found.task.per_word:
             sections += confusion.sections(found.tally)
         sections += probabilities.sections(found, found.items)
-    sections += _slices(found, frequencies or {})
+    sections += _slices(found, frequencies)
     sections += mistakes.sections(found)
-    if len(history) > 1:
-        sections.append(_history(history, found.task.metric))
+    if found.manifest is not None and len(found.manifest.history) > 1:
+        sections.append(_history(found.manifest, found.task))
     subtitle = f"{found.task.name} · {found.table.name} · {len(found.answers):,} rows"
     return Page(title, subtitle, sections, [*notes, *told(found)])
 
@@ -79,25 +74,29 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
     if not by_label:
         return []
     thresholds = found.task.thresholds_by_label() if not found.task.exclusive else {}
-    header = ["label", "precision", "recall", "F1", "rows"]
-    header += ["rows in train"] * bool(frequencies) + ["threshold"] * bool(thresholds)
+    unit = _unit(found)
+    header = ["label", "precision", "recall", "F1", unit]
+    header += [f"{unit} in train"] * bool(frequencies) + ["threshold"] * bool(thresholds)
     rows = []
     for label, scores in by_label.items():
-        row = [label, scores["precision"], scores["recall"], scores["f1"], int(scores["support"])]
+        shares = [scores[name] for name in ("precision", "recall", "f1")]
+        row = [label or NO_TYPE, *shares, int(scores["support"])]
         row += [int(frequencies.get(label, 0))] * bool(frequencies)
         row += [_threshold(thresholds.get(label))] * bool(thresholds)
         rows.append(row)
     rows.sort(key=lambda row: -row[4])
     parts: list[Part] = []
     if len(rows) <= MANY:
-        series = {
-            name: [by_label[row[0]][key] for row in rows]
-            for name, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
-        }
+        series = {name: [row[i] for row in rows] for i, name in enumerate(header[1:4], 1)}
         svg = figures.bars([row[0] for row in rows], series, "share")
         parts.append(Plot(svg, "Precision, recall and F1 of each label, the commonest first."))
     parts.append(Grid(header, rows, "A click on a heading sorts.", tall=len(rows) > MANY))
     return [Section("Labels", "How well each label is found.", parts)]
+
+
+def _unit(found: Evaluation) -> str:
+    """What has a label."""
+    return "entities" if found.task.per_word else "rows"
 
 
 def _threshold(value: Any) -> Any:
@@ -121,28 +120,41 @@ def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
             low, high = int(frequencies[some[0]]), int(frequencies[some[-1]])
             f1 = float(np.mean([by_label[label]["f1"] for label in some]))
             rows.append((f"{low:,} to {high:,}", len(some), f1))
-        parts.append(Grid(["rows in train", "labels", "mean F1"], rows, "By a label's frequency."))
+        header = [f"{_unit(found)} in train", "labels", "mean F1"]
+        parts.append(Grid(header, rows, "By a label's frequency."))
     if not parts:
         return []
     return [Section("Where it is good", "The metric for parts of the table.", parts)]
 
 
-def _by_length(found: Evaluation, metric: str) -> list[tuple[str, int, float]]:
+def _by_length(found: Evaluation, metric: str) -> list[tuple[str, int, float | None]]:
     edges = np.unique(np.quantile(found.tokens, np.linspace(0, 1, GROUPS + 1), method="nearest"))
     if edges[-1] > found.capacity > edges[0]:
         edges = np.unique(np.append(edges, found.capacity))
-    rows = []
+    rows = list[tuple[str, int, float | None]]()
     for low, high in pairwise(edges):
         some = (found.tokens > low) | ((low == edges[0]) & (found.tokens == low))
         some &= found.tokens <= high
         if some.any():
             first = low if low == edges[0] else low + 1
             score = found.tally.scores(some.astype(float))[metric]
-            rows.append((f"{first:,} to {high:,}", int(some.sum()), score))
+            known = _has_units(found.tally, np.flatnonzero(some))
+            rows.append((f"{first:,} to {high:,}", int(some.sum()), score if known else None))
     return rows
 
 
-def _history(history: Sequence[Mapping[str, float]], metric: str) -> Section:
+def _has_units(tally: Tally, rows: Array) -> bool:
+    """Whether there is anything in these rows that is right, missed or invented."""
+    return not isinstance(tally, Labels) or any(tally.gold[i] or tally.given[i] for i in rows)
+
+
+def _history(manifest: Manifest, task: Task) -> Section:
+    history = manifest.history
+    chosen = task.metric_for_best_model(manifest.hparams.get("metric_for_best_model"))
+    metric = task.metric if chosen == "loss" else chosen
+    sign = 1 if task.greater_is_better(chosen) else -1
+    kept = max(history, key=lambda entry: (sign * entry[f"eval_{chosen}"], -entry["eval_loss"]))
+
     def points(split: str, name: str) -> figures.Line:
         pairs = [(entry["epoch"], entry[name]) for entry in history if name in entry]
         return split, np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
@@ -152,6 +164,10 @@ def _history(history: Sequence[Mapping[str, float]], metric: str) -> Section:
         ("loss", "epoch", "loss", losses),
         (metric, "epoch", metric, [points("dev", f"eval_{metric}")]),
     ]
-    text = "Where dev's loss rises while train's falls, the model learns train by heart."
-    plot = Plot(figures.lines(panels), "Loss on train and dev, and the metric on dev, by epoch.")
+    text = (
+        "Where dev's loss rises while train's falls, the model learns train by heart. The dashed "
+        f"line is where the model was kept, for its {chosen} on dev."
+    )
+    svg = figures.lines(panels, marks={"kept": kept["epoch"]})
+    plot = Plot(svg, "Loss on train and dev, and the metric on dev, by epoch.")
     return Section("Training", text, [plot])

@@ -10,11 +10,11 @@ import numpy as np
 from tfserve import tasks
 from tfserve.exploration import Exploration, Twins, contents
 from tfserve.report import figures
-from tfserve.report.page import Cards, Grid, Page, Part, Plot, Section
+from tfserve.report.page import MANY, Cards, Grid, Page, Part, Plot, Section, shown
 from tfserve.tables import Row
 from tfserve.tasks.ner import OUTSIDE
 
-MANY, MOST_LABELS, MOST_LISTED, MOST_ROWS = 25, 150, 1000, 50
+MOST_LABELS, MOST_LISTED, MOST_ROWS = 150, 1000, 50
 OUT_OF_ORDER = 0.1
 """A row of whose words more than this share go back is to be looked at."""
 
@@ -92,15 +92,15 @@ def _labels(found: Exploration) -> Section:
         counts = [int(split.labels.get(label, 0)) for split in splits.values()]
         rows.append([label, *counts, counts[0] / totals[first]])
     parts: list[Part] = []
-    shown = names[:MANY]
+    most = names[:MANY]
     series = {
-        name: [split.labels.get(label, 0) / totals[name] for label in shown]
+        name: [split.labels.get(label, 0) / totals[name] for label in most]
         for name, split in splits.items()
     }
-    svg = figures.bars(shown, series, "share of the split's labels")
+    svg = figures.bars(most, series, "share of the split's labels")
     more = "" if len(names) <= MANY else f" The {MANY} commonest of {len(names):,}."
     parts.append(Plot(svg, "How common each label is, by split." + more))
-    header = ["label", *splits, f"share of {first}"]
+    header = ["label", *splits, f"share of {first}'s labels"]
     told = f"The {MOST_LISTED:,} commonest of {len(rows):,}." if len(rows) > MOST_LISTED else ""
     parts.append(Grid(header, rows[:MOST_LISTED], told, tall=len(rows) > MANY))
     text = "Splits of one source have like shares; a label that is rare in train is learned badly."
@@ -216,8 +216,7 @@ def _label(row: Row, per_word: bool) -> str:
     label = row.label
     if per_word:
         label = [f"{kind}: {text}".removeprefix(": ") for kind, text in contents.marked(row)]
-    text = "; ".join(label) if isinstance(label, (list, tuple)) else str(label)
-    return text if len(text) <= 200 else f"{text[:199]}…"
+    return shown("; ".join(label) if isinstance(label, (list, tuple)) else str(label), 200)
 
 
 def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list[Section]:
@@ -235,7 +234,8 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
     if found.check.capacity is not None:
         add("longer than the model sees", [i for i in order if lengths[i] > found.check.capacity])
     else:
-        add("very long", [i for i in order if lengths[i] > 20 * np.median(lengths)])
+        usual = float(np.median(lengths))
+        add("very long", [i for i in order if lengths[i] > 20 * usual])
     add("a single word", [i for i, r in enumerate(table.rows) if len(r.record.spans) == 1])
     add("broken characters", [i for i, r in enumerate(table.rows) if _broken(r.record.text)])
     if table.rows[0].record.bbox is not None:

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
+from tfserve.report.page import short
 from tfserve.tallies import Array
 
 INK, GRID = "#010101", "#010102"
@@ -113,7 +114,8 @@ def histogram(
     ``log`` sets lengths that differ by much on a logarithmic axis.
     """
     every = np.concatenate([np.asarray(values, float) for values in series.values()])
-    log = log and every.min() > 0 and every.max() > 20 * every.min()
+    farthest = max([every.max(), *(marks or {}).values()])
+    log = log and every.min() > 0 and farthest > 20 * every.min()
     edges = bins if bins is not None else _ratios(every) if log else _edges(every)
     # Bins of whole numbers are not all as wide: each counts as if it were as wide as the mean.
     widths = np.diff(np.log(edges) if log else edges)
@@ -130,8 +132,10 @@ def histogram(
             axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
             axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            axes.set_yticks([])  # a bar's area is what it stands for
         axes.set_xlabel(label)
-        axes.set_ylabel(f"share of {counts}" if shares else counts)
+        what = "density of " if log else "share of " if shares else ""
+        axes.set_ylabel(f"{what}{counts}")
         if len(series) > 1 or marks:
             axes.legend()
     return picture[0]
@@ -169,9 +173,13 @@ def _marked(axes: Any, marks: Mapping[str, float]) -> None:
 
 
 def lines(
-    panels: Sequence[tuple[str, str, str, Sequence[Line]]], *, limits: bool = False
+    panels: Sequence[tuple[str, str, str, Sequence[Line]]],
+    *,
+    limits: bool = False,
+    marks: Mapping[str, float] | None = None,
 ) -> Markup:
-    """Panels beside each other: title, x's and y's labels, and lines; ``limits``: 0..1."""
+    """Panels beside each other: title, x's and y's labels, and lines; ``limits``: 0..1;
+    ``marks`` are upright lines in each."""
     with _axes(WIDTH if len(panels) == 1 else 8.6, 3.2, len(panels)) as (row, picture):
         for axes, (title, x_label, y_label, series) in zip(row, panels, strict=True):
             for (name, x, y), colour in zip(series, SERIES, strict=False):
@@ -180,10 +188,11 @@ def lines(
             if limits:
                 axes.set_xlim(-0.02, 1.02)
                 axes.set_ylim(-0.02, 1.02)
+            _marked(axes, marks or {})
             axes.set_title(title)
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
-            if len(series) > 1:
+            if len(series) > 1 or marks:
                 axes.legend()
     return picture[0]
 
@@ -249,8 +258,3 @@ def boxes_map(density_: Array, label: str) -> Markup:
         axes.imshow(density_, cmap=HEAT, vmin=0, interpolation="nearest", extent=(0, 1000, 1000, 0))
         axes.set_title(label)
     return picture[0]
-
-
-def short(name: str, most: int = 28) -> str:
-    """A name that fits beside an axis."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -12,10 +12,11 @@ from tfserve.evaluation import Evaluation, Items
 from tfserve.evaluation.spans import KINDS, Slip, slips
 from tfserve.records import Record
 from tfserve.report import figures
-from tfserve.report.page import Grid, Part, Plot, Section, shown
-from tfserve.tallies import Labels, Numbers, Unit
+from tfserve.report.page import MANY, Grid, Part, Plot, Section, shown
+from tfserve.tallies import Labels, Numbers, Unit, figure
+from tfserve.tasks.ner import NO_TYPE
 
-MOST, MANY = 100, 25
+MOST = 100
 MOST_WORDS, MOST_LETTERS = 60, 40
 """Of the words about an entity, and of one of them."""
 
@@ -40,12 +41,14 @@ def _surest(found: Evaluation, items: Items, tally: Labels) -> Section:
             sure = found.answers[row]["proba"]
         else:  # of the labels that are wrong, whichever way they went, the surest
             truth, given = items.truth[row], items.probabilities[row]
-            wrongly = [(label,) in tally.gold[row] ^ tally.given[row] for label in items.labels]
+            odd = tally.gold[row] ^ tally.given[row]
+            wrongly = [(label,) in odd for label in items.labels]
             sure = float(np.max(np.where(truth, 1 - given, given)[wrongly], initial=0.0))
         wrong.append((sure, names_of(tally.gold[row]), names_of(tally.given[row]), row))
     wrong.sort(key=lambda error: -error[0])
     if not wrong:
-        return Section("Errors", "There are none.", [])
+        silent = "coverage" in found.metrics
+        return Section("Errors", f"There are none{' in what it answers' * silent}.", [])
     text = "The surest first: often it is the label that is wrong."
     text += f" The surest {MOST} of {len(wrong):,}." if len(wrong) > MOST else ""
     rows = [(*error[:3], *_place(found, error[3])) for error in wrong[:MOST]]
@@ -83,12 +86,12 @@ def _slips(found: Evaluation) -> Section:
         most = sorted(types, key=lambda label: -sum(counts[kind, label] for kind in KINDS))[:MANY]
         drawn = {kind: [counts[kind, label] for label in most] for kind in KINDS}
         told = f" The {MANY} types with the most." if len(types) > MANY else ""
-        svg = figures.bars(most, drawn, "entities")
+        svg = figures.bars([name or NO_TYPE for name in most], drawn, "errors")
         parts.append(Plot(svg, "Errors of each kind, by the type of the entity." + told))
     rows = [
         (kind, what, sum(counts[kind, label] for label in types)) for kind, what in KINDS.items()
     ]
-    parts.append(Grid(["kind", "what it means", "entities"], rows))
+    parts.append(Grid(["kind", "what it means", "errors"], rows))
     ranked = sorted(every, key=lambda slip: -slip.proba)[:MOST]
     examples = [
         (slip.proba, slip.kind, slip.gold and slip.gold[2], slip.given and slip.given[2],
@@ -127,8 +130,8 @@ def residuals(tally: Numbers) -> list[Section]:
                  "Answers over labels; darker where there are more rows."),
             Plot(figures.histogram(gold, "value", shares=True), "Values of labels and of answers."),
         ]),
-        Section("Residuals", f"Answer less label: mean {error.mean():+.3f}, deviation "
-                f"{error.std():.3f}.", [
+        Section("Residuals", f"Answer less label: mean {figure(error.mean())}, deviation "
+                f"{figure(error.std())}.", [
             Plot(figures.histogram({"residual": error}, "answer less label"),
                  "Residuals; centred on 0 where the model has no bias."),
             Plot(figures.density(tally.gold, error, "label", "answer less label"), "Residuals "

@@ -14,8 +14,11 @@ from tfserve import __version__
 from tfserve.files import storing, write_text
 from tfserve.tallies import Array, figure
 
-MOST_CHARACTERS = 600
-"""Of a text in a table; what makes a page heavy are texts."""
+MOST_CHARACTERS, MOST_OF_NAME = 600, 28
+"""Of a text in a table, since what makes a page heavy are texts; of a name beside an axis."""
+
+MANY = 25
+"""With more rows than so a table is scrolled, and a picture of them cannot be read."""
 
 FRAME = 800
 """Pixels of a page's height in a notebook."""
@@ -112,6 +115,11 @@ class Page:
         with storing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, self.html())
+
+
+def short(name: str) -> str:
+    """A name that fits beside an axis."""
+    return shown(name, MOST_OF_NAME)
 
 
 def is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from sklearn.metrics import (
 from tfserve.calibration import calibration_bins
 from tfserve.evaluation import Evaluation, Items
 from tfserve.report import figures
-from tfserve.report.page import Grid, Plot, Section
+from tfserve.report.page import Grid, Plot, Section, short
 from tfserve.tallies import Array
 
 MOST_CURVES, MOST_POINTS = 4, 300
@@ -37,13 +37,12 @@ def sections(found: Evaluation, items: Items) -> list[Section]:
 def _curves(items: Items) -> list[Section]:
     """Nothing where no label has both kinds of rows."""
     recalls, rates = list[figures.Line](), list[figures.Line]()
-    for name, (scores, truth) in _chosen(items):
-        precision, recall, _ = precision_recall_curve(truth, scores)
+    for name, (scores, truth) in curves(items):
         false, true, _ = roc_curve(truth, scores)
         area, auc = average_precision_score(truth, scores), roc_auc_score(truth, scores)
-        some, few = _thinned(len(recall)), _thinned(len(false))
-        recalls.append((f"{figures.short(name)} ({area:.3f})", recall[some], precision[some]))
-        rates.append((f"{figures.short(name)} ({auc:.3f})", false[few], true[few]))
+        few = _thinned(len(false))
+        recalls.append((f"{short(name)} ({area:.3f})", *precision_recall(truth, scores)))
+        rates.append((f"{short(name)} ({auc:.3f})", false[few], true[few]))
     if not recalls:
         return []
     panels = [
@@ -51,7 +50,7 @@ def _curves(items: Items) -> list[Section]:
         ("ROC (area under the curve)", "false positive rate", "recall", rates),
     ]
     text = "What other thresholds would give."
-    if len(items.labels) > MOST_CURVES:
+    if len(recalls) > MOST_CURVES:
         text += " Of many labels the two that are told apart worst and the two best."
     caption = "Precision over recall, and recall over the false positive rate."
     return [Section("Thresholds", text, [Plot(figures.lines(panels, limits=True), caption)])]
@@ -80,7 +79,14 @@ def _trade(found: Evaluation, items: Items) -> list[Section]:
     return [Section("Precision and recall by threshold", text, [Grid(header, rows)])]
 
 
-def _chosen(items: Items) -> list[tuple[str, Scored]]:
+def precision_recall(truth: Array, scores: Array) -> tuple[Array, Array]:
+    """Recall and precision at the thresholds at which recall changes, or as many as are seen."""
+    precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
+    some = _thinned(len(recall))
+    return recall[some], precision[some]
+
+
+def curves(items: Items) -> list[tuple[str, Scored]]:
     """Labels to draw; one of which there is no row, or no other, has no curve."""
     labels = [
         (name, (items.probabilities[:, i], items.truth[:, i]))
@@ -112,9 +118,12 @@ def _reliability(items: Items, what: str) -> Section:
         series, "probability", bins=np.linspace(0, 1, 41), counts=what, shares=True
     )
     text = (
-        "On the diagonal a probability means what it says: of answers with 0.8 eight in ten are "
-        f"right. The calibration error is the mean distance from it: {items.calibration_error:.3f}."
+        f"On the diagonal a probability means what it says: of {what} with 0.8 eight in ten are "
+        f"{names[0]}. The calibration error is the mean distance from it: "
+        f"{items.calibration_error:.3f}."
     )
+    if items.exclusive:
+        text += " Each stands with its likeliest label, whatever a threshold makes of it."
     parts = (
         Plot(
             figures.reliability(*calibration_bins(confidence, right)),

@@ -226,7 +226,7 @@ class Task(ABC):
     @property
     def all_scores(self) -> dict[str, Any]:
         """The parameters that make answers comparable number by number."""
-        return {"scores": True} if "scores" in self.parameters else {}
+        return {"scores": True, "top_k": None} if "scores" in self.parameters else {}
 
     def distance(self, one: Answer, other: Answer) -> float:
         """The largest difference between two answers given with ``all_scores``, 0..1."""

@@ -185,7 +185,8 @@ class MultilabelClassif(Task):
 
     def tally(self, gold: Sequence[tuple[str, ...]], answers: Sequence[Answer]) -> Labels:
         given = [{(label,) for label in answer["pred"]} for answer in answers]
-        return Labels([{(label,) for label in row} for row in gold], given, self.labels)
+        space = sorted({*self.labels, *(label for row in gold for label in row)})
+        return Labels([{(label,) for label in row} for row in gold], given, tuple(space))
 
     def class_weights(
         self, spec: str | Mapping[str, float], labels: Sequence[tuple[str, ...]]

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 OUTSIDE = "O"
+NO_TYPE = "(no type)"
+"""How the type of bare tags is shown, which is empty."""
+
 _TAG = re.compile(r"O|([BIESLU])(-\S+)?")
 _LAST = "SUEL"  # in BIOES and BILOU: the last word of an entity, or its only one
 _IOB = {"B": "B", "U": "B", "S": "B", "I": "I", "E": "I", "L": "I"}

@@ -158,4 +158,6 @@ def described(data: Tables, task: Task) -> dict[str, Any]:
         for name, table in data.items()
     }
     told["train"]["labels"] = task.label_counts(data.train.labels)
+    if data.dev_from_train:
+        told["train"]["fingerprint_with_dev"] = data.given.fingerprint
     return told

@@ -14,6 +14,7 @@ from tfserve.artifact import CARD, REPORT, Manifest
 from tfserve.evaluation import Evaluation
 from tfserve.files import storing, write_text
 from tfserve.tallies import figure
+from tfserve.tasks.ner import NO_TYPE
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
@@ -73,15 +74,17 @@ which a server checks itself{report}.
 """
 
 
-def write(model_dir: Path, manifest: Manifest, found: Mapping[str, Evaluation]) -> None:
+def write(
+    model_dir: Path, manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool
+) -> None:
     """Write the card of a model directory. Raises StorageError."""
     file = model_dir / CARD
     with storing(file):
-        write_text(file, text(manifest, found))
+        write_text(file, text(manifest, found, reported=reported))
 
 
-def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
-    """The whole card."""
+def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool) -> str:
+    """The whole card; ``reported`` says that reports lie beside it."""
     task = next(iter(found.values())).task
     base = str(manifest.hparams.get("model_name", ""))
     public = base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
@@ -95,7 +98,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
         eval_results=[
             EvalResult(
                 task_type=pipeline, dataset_type="table", dataset_name=split, dataset_split=split,
-                metric_type=name, metric_value=round(one.metrics[name], 4),
+                metric_type=name, metric_value=float(f"{one.metrics[name]:.4g}"),
             )
             for split, one in found.items() for name in task.metric_names
         ],
@@ -122,9 +125,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
         auto_model=task.auto_model,
         max_length=manifest.max_length,
         golden=len(manifest.golden),
-        report=f", and `{REPORT}/` shows texts of {' and '.join(found)}"
-        if manifest.hparams.get("report", True)
-        else "",
+        report=f", and `{REPORT}/` shows texts of {' and '.join(found)}" if reported else "",
         long_text="read in overlapping windows"
         if task.per_word or manifest.long_text == "window"
         else "truncated, and the answer says so",
@@ -134,7 +135,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation]) -> str:
 
 def _labels(manifest: Manifest) -> str:
     counts: dict[str, Any] = manifest.data.get("train", {}).get("labels", {})
-    named = ((f"`{name}`" if name else "(no type)", value) for name, value in counts.items())
+    named = ((f"`{name}`" if name else NO_TYPE, value) for name, value in counts.items())
     lines = [f"- {name}: {value:,.6g}" for name, value in named]
     more = len(lines) - MOST_LABELS
     return "\n".join([*lines[:MOST_LABELS], *([f"- … {more} more"] if more > 0 else [])])

@@ -56,5 +56,6 @@ class Logs:
 
 
 def numbers(values: dict[str, Any]) -> dict[str, float]:
-    """Those of ``values`` that are numbers, as they are printed."""
-    return {k: round(v, 6) for k, v in values.items() if isinstance(v, (int, float))}
+    """Those of ``values`` that are numbers, as they are printed: with six digits, however small."""
+    found = {k: v for k, v in values.items() if isinstance(v, (int, float))}
+    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in found.items()}

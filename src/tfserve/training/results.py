@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,23 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
     if names := never_given(predictor.task.thresholds_by_label()):
         log.warning("no threshold reached on dev what threshold_for asks of %s: never given", names)
+    folders = (model_dir / REPORT, output / REPORT)
+    reported = hp.report and _written(lambda: _reports(found, manifest, folders))
+    _written(lambda: card.write(model_dir, manifest, found, reported=reported))
+    return metrics
+
+
+def _written(write: Callable[[], None]) -> bool:
+    """Whether it was: the model is safe by now, and must not be lost by what is wrong here."""
     try:
-        card.write(model_dir, manifest, found)
-        if hp.report:
-            _reports(found, manifest, (model_dir / REPORT, output / REPORT))
+        write()
     except InstallError as error:
         log.warning("no report was written: %s", error)
-    except Exception:  # the model is safe by now, and must not be lost by what is wrong here
+    except Exception:
         log.exception("the card or a report could not be written")
-    return metrics
+    else:
+        return True
+    return False
 
 
 def _reports(
@@ -70,8 +78,6 @@ def _reports(
         page = report.page(
             one,
             title=f"How good is the model on {name}?",
-            frequencies=manifest.data["train"]["labels"],
-            history=manifest.history,
             notes=notes if name == "dev" else (),
         )
         for folder in folders:
