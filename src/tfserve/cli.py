@@ -181,6 +181,26 @@ def evaluate(
 
 @cli.command()
 @click.argument("model")
+@click.argument("file")
+@options.choices
+def calibrate(model: str, file: str, **values: str | None) -> None:
+    """Fit temperatures and thresholds of the MODEL directory anew, to the labelled FILE.
+
+    For another aim, or texts that have changed, without a training: FILE holds rows that the model
+    was not trained on. What is not given stays as it was in training; none takes a choice back.
+    """
+    from tfserve.evaluation.notes import notes
+    from tfserve.training.recalibration import calibrate as run
+
+    found = run(model, file, **{name: value for name, value in values.items() if value is not None})
+    for note in notes(found):
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"dev: {_summary(found.metrics)}")
+    click.echo(f"model: {model}")
+
+
+@cli.command()
+@click.argument("model")
 @options.asked
 @options.computed
 def predict(

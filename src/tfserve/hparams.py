@@ -21,6 +21,9 @@ from tfserve.errors import HParamsError
 INJECTED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 """Names that SageMaker adds to the hyperparameters of a job; they are not ours to judge."""
 
+CHOICES = ("threshold_for", "positive_label", "abstain")
+"""Hyperparameters that only some tasks know: what they do with their probabilities."""
+
 TRUE, FALSE, NONE = ("true", "1", "yes"), ("false", "0", "no"), ("", "none", "null")
 
 

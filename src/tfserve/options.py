@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from typing import Any
 
 import click
 
-from tfserve.hparams import HParams
+from tfserve.hparams import CHOICES, HParams
 from tfserve.parameters import SCHEMAS
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -17,9 +17,18 @@ KINDS: dict[str, dict[str, Any]] = {
 """Schema's type → flag's; `on_error` has no flag, as bad lines of a file cost themselves alone."""
 
 
-def hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
-    """One flag per hyperparameter; values stay strings, as SageMaker sends them."""
+def choices(command: Callable[..., None]) -> Callable[..., None]:
+    """Hyperparameters that a trained model may be given others of."""
+    return hyperparameters(command, CHOICES)
+
+
+def hyperparameters(
+    command: Callable[..., None], names: Collection[str] | None = None
+) -> Callable[..., None]:
+    """A flag for each hyperparameter; values stay strings, as SageMaker sends them."""
     for f in reversed(fields(HParams)):
+        if names is not None and f.name not in names:
+            continue
         default = f"  [default: {f.default}]" if f.default not in (None, MISSING) else ""
         choices = "  [" + "|".join(f.metadata["choices"]) + "]" if "choices" in f.metadata else ""
         help_text = f.metadata["help"] + choices + default

@@ -66,9 +66,9 @@ class Evaluation:
         data = {} if self.manifest is None else self.manifest.data
         train, dev = data.get("train", {}), data.get("dev", {})
         told = {
+            dev.get("fingerprint"): "dev",
             train.get("fingerprint_with_dev"): "train with dev",
             train.get("fingerprint"): "train",
-            dev.get("fingerprint"): "dev",
         }
         return told.get(self.table.fingerprint)
 

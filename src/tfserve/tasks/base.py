@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfserve.errors import HParamsError, ParameterError
-from tfserve.hparams import HParams
+from tfserve.hparams import CHOICES, HParams
 from tfserve.parameters import Parameters, Schema
 from tfserve.records import Record
 from tfserve.tallies import Tally
@@ -27,9 +27,6 @@ Array = npt.NDArray[Any]
 Answer = dict[str, Any]
 CALIBRATION = ("ece", "ece_uncalibrated")
 """The calibration error on dev, and what it was before temperatures; of tasks with scores."""
-
-CHOICES = ("threshold_for", "positive_label", "abstain")
-"""Hyperparameters that only some tasks know: what they do with their probabilities."""
 
 MAX_BALANCED_WEIGHT = 20.0
 """A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
@@ -76,7 +73,7 @@ class Task(ABC):
     metric_names : the metrics there are, those per label aside
     errors : of these the ones of which less is better
     parameters : names of the request parameters that mean something here
-    choices : of ``CHOICES`` those that do
+    choices : of ``hparams.CHOICES`` those that do
     answer_schema : of what answers a record
     """
 
@@ -209,6 +206,10 @@ class Task(ABC):
 
         ``logits`` as ``decode`` takes them, of rows that were not trained on.
         """
+        return self
+
+    def uncalibrated(self) -> Self:
+        """The same task without temperatures and thresholds."""
         return self
 
     def thresholds_by_label(self) -> dict[str, float]:

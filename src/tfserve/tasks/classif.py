@@ -187,6 +187,9 @@ class Classif(Task):
         [threshold] = thresholds(given, (targets == place)[:, None], Aim.parse(hp.threshold_for))
         return replace(chosen, threshold=threshold)
 
+    def uncalibrated(self) -> Self:
+        return replace(self, temperature=1.0, threshold=None, abstain=None)
+
     def calibration_error(self, logits: Sequence[Array], labels: Sequence[str]) -> float:
         rows, targets = self._known(logits, labels)
         return top_error(softmax(rows / self.temperature), targets)

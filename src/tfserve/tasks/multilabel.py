@@ -173,6 +173,9 @@ class MultilabelClassif(Task):
         chosen = thresholds(sigmoid(rows / np.array(heats)), truth, aim)
         return replace(self, temperatures=heats, thresholds=tuple(chosen))
 
+    def uncalibrated(self) -> Self:
+        return replace(self, temperatures=(), thresholds=())
+
     def calibration_error(
         self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]]
     ) -> float:

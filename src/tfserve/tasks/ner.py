@@ -190,6 +190,9 @@ class Ner(Task):
         heats = [temperature(softmax_loss(rows[some], targets[some]), usual) for some in alike]
         return replace(self, temperatures=tuple(heats))
 
+    def uncalibrated(self) -> Self:
+        return replace(self, temperatures=())
+
     def calibration_error(
         self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]]
     ) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,17 @@ def write(model_dir: Path, output: Path, data: Tables, hp: HParams) -> dict[str,
         shutil.rmtree(output / REPORT, ignore_errors=True)  # of a run before
     if names := never_given(predictor.task.thresholds_by_label()):
         log.warning("no threshold reached on dev what threshold_for asks of %s: never given", names)
-    folders = (model_dir / REPORT, output / REPORT)
-    reported = hp.report and _written(lambda: _reports(found, manifest, folders))
-    _written(lambda: card.write(model_dir, manifest, found, reported=reported))
+    folders = (model_dir / REPORT, output / REPORT) if hp.report else ()
+    describe(model_dir, manifest, found, folders)
     return metrics
+
+
+def describe(
+    model_dir: Path, manifest: Manifest, found: Mapping[str, Evaluation], folders: Sequence[Path]
+) -> None:
+    """Write the card of a model directory, and the reports into each of ``folders``."""
+    reported = bool(folders) and _written(lambda: _reports(found, manifest, folders))
+    _written(lambda: card.write(model_dir, manifest, found, reported=reported))
 
 
 def _written(write: Callable[[], None]) -> bool:
@@ -61,9 +68,7 @@ def _written(write: Callable[[], None]) -> bool:
     return False
 
 
-def _reports(
-    found: Mapping[str, Evaluation], manifest: Manifest, folders: tuple[Path, ...]
-) -> None:
+def _reports(found: Mapping[str, Evaluation], manifest: Manifest, folders: Sequence[Path]) -> None:
     """One page for each split."""
     from tfserve.report import evaluation as report
 
