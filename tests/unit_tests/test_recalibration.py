@@ -77,7 +77,7 @@ def test_card_and_reports_are_those_of_the_new_thresholds(tmp_path: Path) -> Non
     model, dev = copied("classif", tmp_path), ready.ready("classif").data / "dev.csv"
     file = model / artifact.MANIFEST
     told = json.loads(file.read_text("utf-8"))
-    told["hparams"]["report"] = True
+    told["hparams"] |= {"report": True, "of_an_older_version": 3}
     file.write_text(json.dumps(told), "utf-8")
     (model / "report").mkdir()
     (model / "report" / "test.html").write_text("of other thresholds", "utf-8")

@@ -20,7 +20,7 @@ MOST = 50
 
 BESIDE = {
     "ece": "calibration error",
-    "ece_chance": "of which is chance",
+    "ece_chance": "what chance alone would show",
     "coverage": "share of rows answered",
     "accuracy_answered": "share of these that is right",
 }

@@ -6,7 +6,7 @@ Another aim, or texts that have changed, need held-out rows and no training.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ def calibrate(model_dir: Path | str, file: Path | str, **chosen: Any) -> Evaluat
         raise HParamsError(
             "hparams.value", f"found {odd[0]}; expected some of {', '.join(CHOICES)}"
         )
-    hp = HParams.parse({**manifest.hparams, **chosen})
+    known = {field.name for field in fields(HParams)}  # an older version may have had others
+    given = {name: value for name, value in manifest.hparams.items() if name in known}
+    hp = HParams.parse({**given, **chosen})
     if not task.all_scores:
         raise HParamsError(
             "hparams.value", f"found a model for {task.name}; expected one with probabilities"
