@@ -53,10 +53,11 @@ class Manifest:
     task_state : labels in order, or the target's scale: ``tasks.get(task)(**task_state)``
     model_type, pad_token_id : of the config, for encoding without transformers
     max_length, stride, long_text, use_bbox : how records become windows
-    metrics : of ``dev``, as training measured them
+    metrics : of ``dev``, as training measured them, and of ``calibration`` where that came after
     history : of training's evaluations
     golden : records with their answers in fp32, to see that an engine computes the same
-    data : of each split its ``rows`` and ``fingerprint``, of train also its ``labels``, counted
+    data : of each split its ``rows`` and ``fingerprint``, of train also its ``labels``, counted,
+        and the ``fingerprint_with_dev`` where that was a part of it
     versions : of the packages that trained it
     files : sha256 of every other file that answers depend on
     """

@@ -1,5 +1,5 @@
-"""The command line: ``check | explore | train | tune | evaluate | predict | export | serve | call |
-package | doctor | deploy | destroy``.
+"""The command line: ``check | explore | train | tune | evaluate | calibrate | predict | export |
+serve | call | package | doctor | deploy | destroy``.
 
 Flags are named as the hyperparameters; booleans are words (``--use_bbox true``). An error is one
 readable line and exit status 1; a traceback is shown with ``--debug`` only.
@@ -182,21 +182,23 @@ def evaluate(
 @cli.command()
 @click.argument("model")
 @click.argument("file")
+@click.option("--output", required=True, help="The new model directory.")
 @options.choices
-def calibrate(model: str, file: str, **values: str | None) -> None:
-    """Fit temperatures and thresholds of the MODEL directory anew, to the labelled FILE.
+def calibrate(model: str, file: str, output: str, **values: str | None) -> None:
+    """Fit the temperatures and thresholds of the MODEL directory anew, to the labelled FILE.
 
     For another aim, or texts that have changed, without a training: FILE holds rows that the model
-    was not trained on. What is not given stays as it was in training; none takes a choice back.
+    was not trained on. What is not given stays as it was in training; `none` takes back an aim.
     """
     from tfserve.evaluation.notes import notes
     from tfserve.training.recalibration import calibrate as run
 
-    found = run(model, file, **{name: value for name, value in values.items() if value is not None})
+    given = {name: value for name, value in values.items() if value is not None}
+    found = run(model, file, output, **given)
     for note in notes(found):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"dev: {_summary(found.metrics)}")
-    click.echo(f"model: {model}")
+    click.echo(_summary(found.metrics))
+    click.echo(f"model: {output}")
 
 
 @cli.command()

@@ -16,8 +16,8 @@ from pathlib import Path
 from tfserve import artifact, engines, tables
 from tfserve.artifact import MANIFEST, WEIGHTS, Artifact
 from tfserve.conversion import convert
-from tfserve.errors import ModelError, StorageError
-from tfserve.files import sha256, storing, write_json
+from tfserve.errors import ModelError
+from tfserve.files import check_absent, new_folder, sha256, storing, write_json
 from tfserve.quantization import Quantized, quantize
 from tfserve.vendoring import write_code
 
@@ -58,8 +58,8 @@ def export(
         )
     if dev is not None and not hasattr(module, "quantize"):
         raise ModelError("model.int8", f"found engine {engine}; expected openvino for int8")
-    if output is not None and Path(output).exists():
-        raise StorageError("storage.exists", f"found {output}; expected the name of a new folder")
+    if output is not None:
+        check_absent(Path(output))
     with tempfile.TemporaryDirectory() as scratch:
         graph, small = Path(scratch, "graph"), Path(scratch, "int8")
         for folder in (graph, small):
@@ -106,18 +106,11 @@ def _write(found: Artifact, engine: str, graph: Path, output: Path) -> None:
         for name, digest in found.manifest.files.items()
         if "/" not in name and not name.endswith(WEIGHTS)
     }
-    with storing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".tfserve-", dir=output.parent))
-        try:
-            staging.chmod(0o755)
-            for name in kept:
-                shutil.copyfile(found.path / name, staging / name)
-            write_code(staging / "code")  # an older one may know of no graphs
-            _list(found, staging, kept | _hashes(_copied(graph, staging / engine), engine))
-            staging.rename(output)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with new_folder(output) as staging:
+        for name in kept:
+            shutil.copyfile(found.path / name, staging / name)
+        write_code(staging / "code")  # an older one may know of no graphs
+        _list(found, staging, kept | _hashes(_copied(graph, staging / engine), engine))
 
 
 def _copied(graph: Path, target: Path) -> Path:

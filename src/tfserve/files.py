@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,26 @@ def storing(path: Path) -> Iterator[None]:
         }.get(error.errno or 0, "check the folder")
         reason = error.strerror or type(error).__name__
         raise StorageError("storage.write", f"cannot write {path}: {reason}; {cure}") from None
+
+
+def check_absent(path: Path) -> None:
+    """Raise StorageError where something lies already."""
+    if path.exists():
+        raise StorageError("storage.exists", f"found {path}; expected the name of a new folder")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which gets its name when all is written. Raises StorageError."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".tfserve-", dir=path.parent))
+        try:
+            staging.chmod(0o755)
+            yield staging
+            staging.rename(path)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

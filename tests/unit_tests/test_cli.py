@@ -438,9 +438,10 @@ def test_what_a_comparison_writes_is_what_it_prints(
     assert difference["other"] == told["models"][str(other)][metric] != difference["one"]
     written = lines((output / "predictions.jsonl").read_text("utf-8"))
     table = tfserve.tables.read_table(file, tfserve.tasks.get(task))
-    answers = ready.predictor(task).predict(table.records)
-    told = [{k: v for k, v in line.items() if k not in ("text", "labels")} for line in written]
-    assert told == ready.about(answers)
+    texts, labels = [record.text for record in table.records], table.labels
+    assert [line.pop("text") for line in written] == texts
+    assert [line.pop("labels") for line in written] == json.loads(json.dumps(labels))
+    assert written == ready.about(ready.predictor(task).predict(texts))
 
 
 # --- explore ------------------------------------------------------------------------------------

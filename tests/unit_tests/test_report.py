@@ -267,6 +267,12 @@ def test_of_many_labels_the_worst_and_the_best_have_curves() -> None:
     assert [name for name, _ in some] == ["all labels", "a", "c", "d", "b"]
 
 
+@pytest.mark.parametrize("labels", [4, 5])
+def test_that_some_labels_are_not_drawn_is_said_where_it_is_so(labels: int) -> None:
+    text = read(evaluation.page(made_up(labels, 200), title="t"))
+    assert ("Of many labels the two" in text) == (labels > 4)
+
+
 def test_a_rare_label_s_curve_is_drawn_where_its_rows_are() -> None:
     """Of 20,000 rows of which the best 150 hold all that have the label."""
     truth = np.zeros(20_000, bool)

@@ -61,15 +61,13 @@ class Evaluation:
 
     @property
     def known_as(self) -> str | None:
-        """``train``, ``dev`` or ``train with dev`` where these are rows of the model's own
-        training, in any order."""
+        """``train``, ``dev``, ``train with dev`` or ``calibration`` where these are rows that the
+        model was made by, in any order."""
         data = {} if self.manifest is None else self.manifest.data
-        train, dev = data.get("train", {}), data.get("dev", {})
-        told = {
-            dev.get("fingerprint"): "dev",
-            train.get("fingerprint_with_dev"): "train with dev",
-            train.get("fingerprint"): "train",
-        }
+        told = {data[name]["fingerprint"]: name for name in ("calibration", "dev") if name in data}
+        train = data.get("train", {})
+        told |= {train.get("fingerprint_with_dev"): "train with dev"}
+        told |= {train.get("fingerprint"): "train"}
         return told.get(self.table.fingerprint)
 
     def as_dict(self) -> dict[str, Any]:

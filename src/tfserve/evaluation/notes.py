@@ -16,6 +16,8 @@ KNOWN = {
     "train": "The model was trained on these very rows: what it makes of others, they do not show.",
     "train with dev": "The model was trained on most of these very rows, and chosen by the others: "
     "what it makes of others, they do not show.",
+    "calibration": "Temperatures and thresholds were fitted to these very rows: the figures are "
+    "somewhat too good.",
     "dev": "This is the dev table of the model's training, which chose its checkpoint and fitted "
     "temperatures and thresholds: its figures are somewhat too good. Test is what to go by.",
 }

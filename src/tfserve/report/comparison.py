@@ -41,8 +41,8 @@ def page(
     header = ["metric", *names, "difference", "95% of it", "p", "significant"]
     text = (
         "The interval is that of the difference over resampled rows; p says how often two models "
-        "that do not differ would differ as much, their answers exchanged by chance. An average "
-        "over labels is over those of these rows, whatever else a model says."
+        "that do not differ would differ as much, their answers exchanged by chance. Averages "
+        "over labels are over the same labels for both."
     )
     sections = [Section("Metrics", text, [Grid(header, rows), *_beside(one, other, names)])]
     sections += _labels(one, other, names)

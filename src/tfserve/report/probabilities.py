@@ -50,7 +50,7 @@ def _curves(items: Items) -> list[Section]:
         ("ROC (area under the curve)", "false positive rate", "recall", rates),
     ]
     text = "What other thresholds would give."
-    if len(recalls) > MOST_CURVES:
+    if len(_drawable(items)) > MOST_CURVES:
         text += " Of many labels the two that are told apart worst and the two best."
     caption = "Precision over recall, and recall over the false positive rate."
     return [Section("Thresholds", text, [Plot(figures.lines(panels, limits=True), caption)])]
@@ -87,12 +87,8 @@ def precision_recall(truth: Array, scores: Array) -> tuple[Array, Array]:
 
 
 def curves(items: Items) -> list[tuple[str, Scored]]:
-    """Labels to draw; one of which there is no row, or no other, has no curve."""
-    labels = [
-        (name, (items.probabilities[:, i], items.truth[:, i]))
-        for i, name in enumerate(items.labels)
-        if 0 < items.truth[:, i].sum() < len(items.truth)
-    ]
+    """What is drawn: of many labels some."""
+    labels = _drawable(items)
     if len(items.labels) == 2 and items.exclusive:
         return labels
     if len(labels) > MOST_CURVES:  # by what does not depend on how rare a label is
@@ -100,6 +96,15 @@ def curves(items: Items) -> list[tuple[str, Scored]]:
         labels = [*labels[:2], *labels[-2:]]
     every = items.probabilities.ravel(), items.truth.ravel()
     return [("all labels", every), *labels] if 0 < every[1].sum() < len(every[1]) else labels
+
+
+def _drawable(items: Items) -> list[tuple[str, Scored]]:
+    """Labels with a curve: one of which there is no row, or no other, has none."""
+    return [
+        (name, (items.probabilities[:, i], items.truth[:, i]))
+        for i, name in enumerate(items.labels)
+        if 0 < items.truth[:, i].sum() < len(items.truth)
+    ]
 
 
 def _thinned(points: int) -> Array:

@@ -24,6 +24,10 @@ CAVEAT = (
     "Dev chose the checkpoint, the temperatures and the thresholds: its figures are somewhat too "
     "good."
 )
+REFITTED = (
+    "Temperatures and thresholds were fitted to the rows of `calibration`, after the training: "
+    "their figures are somewhat too good."
+)
 
 TEXT = """\
 # {title}
@@ -40,7 +44,7 @@ TEXT = """\
 
 ## Data
 
-| split | rows | fingerprint (the first 16 digits of the sha256 of texts, boxes and labels) |
+| split | rows | fingerprint (the first 16 digits of a sha256 over the rows, in any order) |
 | --- | --- | --- |
 {data}
 
@@ -120,7 +124,8 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool)
             for name in task.metric_names
         ),
         calibration=_calibration(found),
-        caveat=CAVEAT + (" Test is what to go by." if "test" in found else ""),
+        caveat=(REFITTED if "calibration" in found else CAVEAT)
+        + (" Test is what to go by." if "test" in found else ""),
         example=_example(manifest),
         auto_model=task.auto_model,
         max_length=manifest.max_length,

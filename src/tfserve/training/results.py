@@ -72,18 +72,13 @@ def _reports(found: Mapping[str, Evaluation], manifest: Manifest, folders: Seque
     """One page for each split."""
     from tfserve.report import evaluation as report
 
-    notes = []
-    dev = manifest.metrics["dev"]
-    if "ece_uncalibrated" in dev:
-        notes.append(
-            f"Temperatures took the calibration error on dev from {dev['ece_uncalibrated']:.3f} to "
-            f"{dev['ece']:.3f}."
-        )
     for name, one in found.items():
-        page = report.page(
-            one,
-            title=f"How good is the model on {name}?",
-            notes=notes if name == "dev" else (),
-        )
+        told, notes = manifest.metrics.get(name, {}), []
+        if "ece_uncalibrated" in told:
+            notes.append(
+                f"Temperatures took the calibration error on {name} from "
+                f"{told['ece_uncalibrated']:.3f} to {told['ece']:.3f}."
+            )
+        page = report.page(one, title=f"How good is the model on {name}?", notes=notes)
         for folder in folders:
             page.write(folder / f"{name}.html")
