@@ -366,7 +366,7 @@ def test_a_run_is_as_long_as_asked(
 
 def test_small_numbers_keep_their_digits_in_a_log() -> None:
     said = numbers({"eval_mse": 1.23456789e-9, "eval_rmse": 35.1364183, "step": 12_345_678})
-    assert said == {"eval_mse": 1.23457e-9, "eval_rmse": 35.1364, "step": 12_345_678}
+    assert said == {"eval_mse": 1.23457e-9, "eval_rmse": 35.136418, "step": 12_345_678}
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(16, 20), (1600, 6), (3200, 3), (16_000, 3)])

@@ -56,6 +56,7 @@ class Logs:
 
 
 def numbers(values: dict[str, Any]) -> dict[str, float]:
-    """Those of ``values`` that are numbers, as they are printed: with six digits, however small."""
+    """Those of ``values`` that are numbers, as they are printed: six digits after the point, not
+    counting zeros."""
     found = {k: v for k, v in values.items() if isinstance(v, (int, float))}
-    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in found.items()}
+    return {k: round(v, 6) if abs(v) >= 1 else float(f"{v:.6g}") for k, v in found.items()}
