@@ -57,7 +57,7 @@ def channels(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--test_dir", help="Folder or file of test, if not in train_dir."),
         click.option("--dev_dir", help="Folder or file of dev, if not in train_dir."),
-        click.option("--train_dir", required=True, help="Folder with train, dev and test tables."),
+        click.option("--train_dir", required=True, help="Folder of the tables, or one file."),
     ):
         command = option(command)
     return command

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
 from snippets import ROOT
 
 from tfserve import codecs, tasks
+from tfserve.cli import cli
 from tfserve.parameters import RULES
 from tfserve.records import MAX_CHARACTERS, Record
 
@@ -26,7 +28,7 @@ def part(title: str) -> str:
 
 def raised(families: str) -> set[str]:
     """The codes in the source."""
-    files = (ROOT / "src/tfserve").rglob("*.py")
+    files = [*(ROOT / "src/tfserve").rglob("*.py"), *(ROOT / "src/tfserve").rglob("*.yaml")]
     code = re.compile(rf'"((?:{families})\.[a-z0-9_]+)"')
     found = {name for file in files for name in code.findall(file.read_text("utf-8"))}
     return {name for name in found if not name.endswith(FILES)}
@@ -42,6 +44,15 @@ def test_every_other_family_of_codes_is_named() -> None:
     families = {code.split(".")[0] for code in raised(OTHERS)}
     assert families == set(OTHERS.split("|"))
     assert families <= said
+
+
+def test_every_command_is_named_with_its_python() -> None:
+    row = r"^\| (`[a-z]+`(?:, `[a-z]+`)*) \| .* \| `(tfserve[\w.]+)` \| "
+    rows = re.findall(row, part("Commands"), re.MULTILINE)
+    assert {name for names, _ in rows for name in re.findall(r"\w+", names)} == set(cli.commands)
+    for _, dotted in rows:
+        module, name = dotted.rsplit(".", 1)
+        assert callable(getattr(importlib.import_module(module), name)), dotted
 
 
 def test_every_metric_is_named_with_the_one_that_chooses() -> None:
