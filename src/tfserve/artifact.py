@@ -59,6 +59,7 @@ class Manifest:
     data : of each split its ``rows`` and ``fingerprint``, of train also its ``labels``, counted,
         and the ``fingerprint_with_dev`` where that was a part of it
     versions : of the packages that trained it
+    hparams : of the training, by name
     files : sha256 of every other file that answers depend on
     """
 

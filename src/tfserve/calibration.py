@@ -75,8 +75,8 @@ def temperature(loss: Callable[[float], float], around: float | None = None) -> 
     Parameters
     ----------
     loss : the summed negative log-likelihood of the rows at a temperature
-    around : that of all labels, for one of them, which stays near it as far as its rows leave it
-        open
+    around : where the prior has its centre: for a single label the temperature of all labels, near
+        which one with few rows stays
     """
     expected, spread = (1.0, WIDE) if around is None else (around, NARROW)
     from scipy.optimize import minimize_scalar

@@ -159,9 +159,9 @@ def evaluate(
     from tfserve.predictor import load
 
     names = [model] if compare is None else [model, compare]
-    predictors = [load(name, engine=engine, precision=precision) for name in names]
     if len({Path(name).resolve() for name in names}) < len(names):
         raise click.UsageError("expected two models to compare, found the same twice")
+    predictors = [load(name, engine=engine, precision=precision) for name in names]
     tasks = [predictor.task.name for predictor in predictors]
     if tasks[0] != tasks[-1]:
         raise click.UsageError(f"{model} is a model for {tasks[0]}, {compare} one for {tasks[-1]}")

@@ -31,7 +31,7 @@ TRUE, FALSE, NONE = ("true", "1", "yes"), ("false", "0", "no"), ("", "none", "nu
 class Range:
     """Where a hyperparameter is worth searching: from ``low`` to ``high``, or one of ``choices``.
 
-    ``log`` says that a factor matters, not a difference; ``whole`` that only whole numbers count.
+    ``log``: sampled on a logarithmic scale; ``whole``: whole numbers only.
     """
 
     low: float = 0.0

@@ -18,7 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def choices(command: Callable[..., None]) -> Callable[..., None]:
-    """Hyperparameters that a trained model may be given others of."""
+    """A flag for each hyperparameter that a trained model may still change."""
     return hyperparameters(command, CHOICES)
 
 

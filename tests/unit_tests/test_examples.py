@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,19 @@ def test_the_steps_of_an_epoch_are_those_of_its_rows(tmp_path: Path) -> None:
     )
     bias = load_file(tmp_path / "model" / "model.safetensors")["classifier.bias"]
     np.testing.assert_allclose(bias, np.log((counts + 0.5) / (24 - counts + 0.5)), atol=1e-4)
+
+
+def test_a_head_that_was_trained_before_goes_on_from_where_it_is(tmp_path: Path) -> None:
+    task = tasks.get("multilabel-classif").fit([("a",), ("b",), ("a", "c")])
+    model = Pretrained.find(str(tiny.model(tmp_path / "plain", "bert"))).model(task, use_bbox=False)
+    begin_at(model, np.array([0.5, -1.0, 2.0], np.float32))
+    model.save_pretrained(tmp_path / "trained")
+    for file in (tmp_path / "plain").glob("*token*"):
+        shutil.copyfile(file, tmp_path / "trained" / file.name)
+    again = Pretrained.find(str(tmp_path / "trained")).model(task, use_bbox=False)
+    assert not again.fresh
+    begin_at(again, np.array([9.0, 9.0, 9.0], np.float32))
+    assert again.classifier.bias.tolist() == [0.5, -1.0, 2.0]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

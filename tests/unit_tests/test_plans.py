@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tfserve.aws import operations
 from tfserve.aws.plans import checked
 from tfserve.errors import HParamsError
 from tfserve.hparams import HParams, searched
@@ -28,6 +29,26 @@ def test_a_model_of_this_machine_is_not_seen_by_a_job(tmp_path: Path) -> None:
     with pytest.raises(HParamsError, match="given as the channel `model`"):
         checked({**GIVEN, "model_name": str(tmp_path)})
     checked({**GIVEN, "model_name": "/opt/ml/input/data/model"})
+
+
+@pytest.mark.parametrize(
+    ("task", "given"),
+    [
+        ("classif", {"metric_for_best_model": "acuracy"}),
+        ("ner", {"abstain": 0.5}),
+        ("multilabel-classif", {"threshold_for": "precision>0.9"}),
+    ],
+)
+def test_a_choice_that_is_none_of_the_task_s_is_found_before_a_job(
+    task: str, given: dict[str, object], tmp_path: Path
+) -> None:
+    hparams = {**GIVEN, "task_name": task, **given}
+    with pytest.raises(HParamsError, match=next(iter(given))):
+        checked(hparams)
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps({"hparams": hparams}), "utf-8")
+    with pytest.raises(HParamsError, match=next(iter(given))):
+        operations.training(file)
 
 
 def test_every_value_of_a_range_is_one_that_a_job_takes() -> None:

@@ -90,6 +90,7 @@ def test_card_and_report_are_those_of_the_new_thresholds(tmp_path: Path) -> None
     card = (output / "README.md").read_text("utf-8")
     assert "It gives no label where it is too unsure" in card
     assert "fitted to the rows of `calibration`" in card
+    assert "texts of calibration with their" in card
     assert (output / "code" / "inference.py").is_file()
 
 

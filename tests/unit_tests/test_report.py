@@ -396,7 +396,7 @@ def test_thresholds_of_two_labels_are_a_table() -> None:
     assert values == ["0.000", "0.912", "0.00012", "12,345,679", "-999.900"]
     never = replace(found, task=replace(task, positive="label 001", threshold=calibration.NEVER))
     text = read(evaluation.page(never, title="t"))
-    assert "of label 001 met threshold_for, so it is never given" in text
+    assert "No threshold of label 001 met threshold_for" in text and "it is never given" in text
 
 
 def test_a_table_without_an_error_says_how_many_it_could_hide() -> None:

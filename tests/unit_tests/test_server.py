@@ -171,6 +171,8 @@ def test_a_text_in_the_address_is_answered(client: Client, loaded: Loaded) -> No
     expected = loaded("classif").predict(["late parcel"], {"top_k": 2})
     reply = client.ask("GET", "/predict?text=late%20parcel&top_k=2")
     assert (reply.status, reply.body) == (200, {"predictions": expected})
+    [answer] = client.ask("GET", "/predict?text=late%20parcel&scores=True").body["predictions"]
+    assert len(answer["scores"]) == 4
 
 
 def test_what_a_request_took_is_told(client: Client) -> None:

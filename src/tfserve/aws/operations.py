@@ -40,7 +40,8 @@ def training(file: Path | str) -> dict[str, Any]:
     HParamsError for hyperparameters that the job would end with.
     """
     given = {"hparams": {}, **_read(Path(file), TRAINING)}
-    tasks.get(HParams.parse(given["hparams"]).task_name)
+    hp = HParams.parse(given["hparams"])
+    tasks.get(hp.task_name).check_choices(hp)
     return given
 
 

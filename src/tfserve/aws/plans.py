@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfserve import tasks
 from tfserve.codecs import JSON_LINES
 from tfserve.errors import HParamsError
 from tfserve.hparams import HParams, Range
@@ -28,10 +29,11 @@ SPOT_WAIT = 2
 def checked(hparams: Mapping[str, Any]) -> tuple[HParams, dict[str, str]]:
     """The hyperparameters parsed, and as the strings that a job gets.
 
-    Raises HParamsError for what the job would raise it for, and for a model that the job could not
-    see, before anything is paid for.
+    Raises HParamsError for what the job would raise it for, whatever its tables hold, and for a
+    model that the job could not see, before anything is paid for.
     """
     hp = HParams.parse(hparams)
+    tasks.get(hp.task_name).check_choices(hp)
     if Path(hp.model_name).is_dir() and not hp.model_name.startswith("/opt/ml/"):
         raise HParamsError(
             "hparams.value",

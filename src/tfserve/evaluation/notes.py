@@ -47,8 +47,8 @@ def notes(found: Evaluation) -> Iterator[str]:
         yield f"Every row has the label {_named([same])}: of other labels nothing can be said."
     if never := never_given(found.task.thresholds_by_label()):
         yield (
-            f"On dev no threshold of {_named(never)} met threshold_for, so it is never given. A "
-            "lower aim, or more rows of it on dev, would give it one."
+            f"No threshold of {_named(never)} met threshold_for on the rows that it was fitted to, "
+            "so it is never given. A lower aim, or more rows of it, would give it one."
         )
     if isinstance(found.tally, Labels) and found.tally.right.all():
         rows = len(found.answers)

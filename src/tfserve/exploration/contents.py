@@ -67,7 +67,8 @@ def _texts(table: Table) -> dict[str, list[str]]:
 
 
 def far(table: Table) -> float:
-    """From which distance on two numbers are no answer to one text: the targets' deviation."""
+    """Targets of one text that differ by more than this contradict each other: the standard
+    deviation of all."""
     numbers = [row.label for row in table.rows if isinstance(row.label, float)]
     return float(np.std(numbers)) if numbers else 0.0
 

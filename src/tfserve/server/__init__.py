@@ -5,7 +5,7 @@
     worker     the model, in a process of its own
     app        routes; around: keys, headers, log; body: what is read of a request, and how much
     admission  whether a request can be answered in time
-    connection bounds of one connection; pages and openapi: what people and tools see
+    connection bounds of one connection; page and openapi: what people and tools see
     metrics    for Prometheus; logs: JSON Lines
     graph      the model converted for a faster engine while the server starts
     run        listening and stopping

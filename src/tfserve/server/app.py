@@ -211,5 +211,5 @@ def _parameter(name: str, text: str) -> Any:
     if name == "text":
         return text
     with contextlib.suppress(ValueError):
-        return codecs.loads(text)
+        return codecs.loads(text.lower())
     return text

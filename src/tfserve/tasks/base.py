@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tfserve.calibration import Aim
 from tfserve.errors import HParamsError, ParameterError
 from tfserve.hparams import CHOICES, HParams
 from tfserve.parameters import Parameters, Schema
@@ -174,11 +175,20 @@ class Task(ABC):
                     field=name,
                 )
 
+    @classmethod
+    def check_choices(cls, hp: HParams) -> None:
+        """Raise HParamsError for a metric or a choice that is none of this task, whatever the
+        labels."""
+        cls.metric_for_best_model(hp.metric_for_best_model)
+        for name in CHOICES:
+            if getattr(hp, name) is not None and name not in cls.choices:
+                raise HParamsError("hparams.value", f"{name}: {cls.name} has none")
+        if hp.threshold_for is not None:
+            Aim.parse(hp.threshold_for)
+
     def check_hparams(self, hp: HParams) -> None:
         """Raise HParamsError for a choice that means nothing to this label space."""
-        for name in CHOICES:
-            if getattr(hp, name) is not None and name not in self.choices:
-                raise HParamsError("hparams.value", f"{name}: {self.name} has none")
+        self.check_choices(hp)
 
     @classmethod
     def metric_for_best_model(cls, name: str | None) -> str:

@@ -153,6 +153,7 @@ class Classif(Task):
         return tuple(n for n in self.parameters if n != "threshold" or len(self.labels) == 2)
 
     def check_hparams(self, hp: HParams) -> None:
+        super().check_hparams(hp)
         for name in ("threshold_for", "positive_label"):
             if getattr(hp, name) is not None and len(self.labels) != 2:
                 raise HParamsError(
@@ -165,14 +166,12 @@ class Classif(Task):
                 "hparams.value",
                 f"positive_label: found {hp.positive_label!r}; train has {', '.join(self.labels)}",
             )
-        if hp.threshold_for is not None:
-            Aim.parse(hp.threshold_for)
-            if hp.abstain is not None:
-                raise HParamsError(
-                    "hparams.value",
-                    "abstain: expected none beside threshold_for: a label that the threshold gives "
-                    "may be unlikely, and would be taken back",
-                )
+        if hp.threshold_for is not None and hp.abstain is not None:
+            raise HParamsError(
+                "hparams.value",
+                "abstain: expected none beside threshold_for: a label that the threshold gives "
+                "may be unlikely, and would be taken back",
+            )
 
     def calibrated(self, logits: Sequence[Array], labels: Sequence[str], hp: HParams) -> Self:
         rows, targets = self._known(logits, labels)

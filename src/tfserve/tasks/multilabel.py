@@ -156,10 +156,6 @@ class MultilabelClassif(Task):
             answers.append(answer)
         return answers
 
-    def check_hparams(self, hp: HParams) -> None:
-        super().check_hparams(hp)
-        Aim.parse(hp.threshold_for or AIM)
-
     def calibrated(
         self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]], hp: HParams
     ) -> Self:

@@ -6,7 +6,7 @@
 embeddings that are trained), ``processes`` (several that train one model), ``checkpoints`` (killed
 and resumed, bit for bit), ``signals`` (asked to stop), ``logs`` (what is printed and drawn),
 ``golden`` (answers to be given again), ``results`` (what is left behind) and ``card`` (the model
-card).
+card). ``recalibration`` fits the probabilities of what was left to other rows or another aim.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def train(
     """
     hp = hparams if isinstance(hparams, HParams) else HParams.parse(hparams)
     task_type = tasks.get(hp.task_name)
+    task_type.check_choices(hp)
     files = tables.find_files({"train": train_dir, "dev": dev_dir, "test": test_dir})
     data = tables.read_tables(files, task_type, use_bbox=hp.use_bbox, seed=hp.seed)
     task = task_type.fit(data.train.labels)

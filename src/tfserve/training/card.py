@@ -73,8 +73,8 @@ temperatures and thresholds.
 
 Limits: it reads {max_length} tokens at a time; a longer text is {long_text}.
 
-Before this directory is shared: `tfserve.json` holds {golden} texts of dev with their answers, by
-which a server checks itself{report}.
+Before this directory is shared: `tfserve.json` holds {golden} texts of {chosen_on} with their
+answers, by which a server checks itself{report}.
 """
 
 
@@ -130,6 +130,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool)
         auto_model=task.auto_model,
         max_length=manifest.max_length,
         golden=len(manifest.golden),
+        chosen_on="calibration" if "calibration" in found else "dev",
         report=f", and `{REPORT}/` shows texts of {' and '.join(found)}" if reported else "",
         long_text="read in overlapping windows"
         if task.per_word or manifest.long_text == "window"

@@ -152,15 +152,17 @@ class Pretrained:
 
 
 def begin_at(model: Any, bias: Array) -> None:
-    """Set the bias of the head, which is the last linear layer with an output per label."""
-    from torch import from_numpy, nn, no_grad
+    """Set the bias of the head, the last of those with an output per label, where it is fresh."""
+    from torch import from_numpy, no_grad
 
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
-    for head in reversed(heads):
-        if head.out_features == len(bias):
-            with no_grad():
-                head.bias.copy_(from_numpy(bias))
-            return
+    heads = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name in model.fresh and name.endswith("bias") and parameter.shape == bias.shape
+    ]
+    if heads:
+        with no_grad():
+            heads[-1].copy_(from_numpy(bias))
 
 
 def _download(model_name: str) -> Path:
