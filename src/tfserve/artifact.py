@@ -80,6 +80,14 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    def known_as(self, fingerprint: str) -> str | None:
+        """``train``, ``dev``, ``train with dev`` or ``calibration`` where a table is one that the
+        model was made by."""
+        names = ("calibration", "dev", "train")  # what weighs most comes last
+        told = {self.data[name]["fingerprint"]: name for name in names if name in self.data}
+        whole = self.data.get("train", {}).get("fingerprint_with_dev")
+        return {whole: "train with dev", **told}.get(fingerprint)
+
 
 @dataclass(frozen=True)
 class Artifact:

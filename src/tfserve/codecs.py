@@ -92,7 +92,9 @@ def dumps(value: Any) -> str:
 def decode(
     body: bytes | bytearray | str, content_type: str | None = None, most: int | None = None
 ) -> Request:
-    """Read a request body: of lines ``most`` and one more at the most, which tells of too many.
+    """Decode a request body.
+
+    Of lines and rows ``most + 1`` are read: one more than is allowed is enough to refuse it.
 
     Raises
     ------

@@ -12,7 +12,8 @@ and for our own server:
 TFSERVE_DEADLINE_S  a request that would take longer is refused; 60, as endpoints of SageMaker
                     allow, but 3600 where SAGEMAKER_BATCH tells of Batch Transform
 TFSERVE_MAX_QUEUE_TOKENS
-                    tokens that may wait; more are refused with 429; a hundred times as many there
+                    tokens that may wait; more are refused with 429; a hundred times as many in
+                    Batch Transform
 TFSERVE_API_KEYS, TFSERVE_API_KEYS_FILE
                     keys, separated by commas or one a line, of which a request must bring one
 TFSERVE_CORS_ORIGINS

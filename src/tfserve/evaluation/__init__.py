@@ -61,14 +61,8 @@ class Evaluation:
 
     @property
     def known_as(self) -> str | None:
-        """``train``, ``dev``, ``train with dev`` or ``calibration`` where these are rows that the
-        model was made by, in any order."""
-        data = {} if self.manifest is None else self.manifest.data
-        told = {data[name]["fingerprint"]: name for name in ("calibration", "dev") if name in data}
-        train = data.get("train", {})
-        told |= {train.get("fingerprint_with_dev"): "train with dev"}
-        told |= {train.get("fingerprint"): "train"}
-        return told.get(self.table.fingerprint)
+        """What the manifest calls a table of these rows, in any order; None for others."""
+        return None if self.manifest is None else self.manifest.known_as(self.table.fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""

@@ -59,8 +59,8 @@ def check_room(schedule: Schedule, settings: Settings) -> float:
 def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings) -> None:
     """Whether a request of so much work can be answered in time, see ``check_room``.
 
-    ``promised`` is what the parts of other requests will be that do not wait yet: as they come they
-    stand behind a small request, and beside those of a large one.
+    ``promised`` is the work of admitted requests whose parts are not queued yet: they will queue
+    behind a small request, and take turns with the parts of a large one.
 
     Raises
     ------

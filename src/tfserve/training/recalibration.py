@@ -114,8 +114,7 @@ def _chosen(model_dir: Path | str, chosen: dict[str, Any]) -> tuple[HParams, Pre
 def _rows(file: Path | str, task: Task, found: Artifact) -> Table:
     """Raises DataError where nothing can be learned from them."""
     table = tables.read_table(file, type(task), use_bbox=found.manifest.use_bbox)
-    train = found.manifest.data.get("train", {})
-    if table.fingerprint in (train.get("fingerprint"), train.get("fingerprint_with_dev")):
+    if found.manifest.known_as(table.fingerprint) in ("train", "train with dev"):
         message = (
             "found the rows that the model was trained on, of which it is surer than of others; "
             "expected rows that it has not seen"
