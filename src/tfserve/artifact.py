@@ -155,10 +155,18 @@ def load(path: Path | str) -> Artifact:
     Raises
     ------
     ModelError
-        ``model.not_found``, ``model.no_manifest``, ``model.manifest``, ``model.schema``,
-        ``model.no_file`` or ``model.tampered``.
+        ``model.not_found``, ``model.no_manifest``, ``model.unreadable``, ``model.manifest``,
+        ``model.schema``, ``model.no_file`` or ``model.tampered``.
     """
-    path = Path(path)
+    try:
+        return _read(Path(path))
+    except OSError as error:
+        raise ModelError(
+            "model.unreadable", f"cannot read {error.filename or path}: {error.strerror}"
+        ) from None
+
+
+def _read(path: Path) -> Artifact:
     file = path / MANIFEST
     if not path.is_dir():
         raise ModelError("model.not_found", f"found no folder {path}; expected a model directory")

@@ -317,6 +317,20 @@ def drop(folder: Path, name: str) -> None:
     (folder / MANIFEST).write_text(json.dumps(raw), "utf-8")
 
 
+def test_a_directory_that_may_not_be_read_says_which_file(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(file: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr(artifact, "sha256", denied)
+    with pytest.raises(
+        ModelError, match=r"cannot read .*config\.json: Permission denied"
+    ) as raised:
+        artifact.load(trained("classif"))
+    assert raised.value.code == "model.unreadable"
+
+
 @pytest.mark.parametrize(
     ("damage", "code", "named"),
     [
