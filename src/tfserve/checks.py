@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tfserve import tables, tasks
 from tfserve.encoding import capacity, load_tokenizer, takes_bbox, token_counts
-from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem, RecordError
+from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem
 from tfserve.tables import Table
 
 PERCENTILES = (50, 90, 95, 99, 100)
@@ -103,20 +103,9 @@ def read(
     except DataError as error:
         found.problems += error.problems
         return found
-    for name, file in files.items():
-        table, wrong = tables.scan_table(file, task, use_bbox=use_bbox)
-        found.problems += wrong
-        found.tables[name] = (str(file), table)
-    path, train = found.tables.get("train", ("", Table("", ())))
-    if train.rows and not any(problem.file == path for problem in found.problems):
-        try:
-            task.fit(train.labels)
-        except RecordError as error:
-            field_ = error.place.get("field")
-            found.problems.append(Problem(error.code, error.message, path, None, field_))
-        else:
-            if "dev" not in found.tables:
-                found.problems += tables.held_out_problems(train, task)
+    scanned, problems = tables.scan_tables(files, task, use_bbox=use_bbox)
+    found.problems += problems
+    found.tables |= {name: (str(files[name]), table) for name, table in scanned.items()}
     return found
 
 

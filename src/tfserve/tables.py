@@ -137,18 +137,7 @@ def read_tables(
     DataError
         With all problems of all files.
     """
-    problems: list[Problem] = []
-    tables: dict[str, Table] = {}
-    for split, path in files.items():
-        try:
-            tables[split] = read_table(path, task, use_bbox=use_bbox)
-        except DataError as error:
-            problems.extend(error.problems)
-    if "train" in tables:
-        try:
-            task.fit(tables["train"].labels)
-        except RecordError as error:
-            problems.append(_from_error(error, Path(files["train"])))
+    tables, problems = scan_tables(files, task, use_bbox=use_bbox)
     if problems:
         raise DataError(problems)
     train, dev = tables["train"], tables.get("dev")
@@ -156,6 +145,27 @@ def read_tables(
         return Tables(train, dev, tables.get("test"))
     train, dev = _split(train, task, seed)
     return Tables(train, dev, tables.get("test"), dev_from_train=True)
+
+
+def scan_tables(
+    files: Mapping[str, Path | str], task: type[Task], *, use_bbox: bool = False
+) -> tuple[dict[str, Table], list[Problem]]:
+    """The good rows of every split, and every problem of each and of what train is to teach."""
+    problems: list[Problem] = []
+    tables: dict[str, Table] = {}
+    for split, path in files.items():
+        tables[split], wrong = scan_table(path, task, use_bbox=use_bbox)
+        problems += wrong
+    path = Path(files["train"])
+    if not any(problem.file == str(path) for problem in problems):
+        try:
+            task.fit(tables["train"].labels)
+        except RecordError as error:
+            problems.append(_from_error(error, path))
+        else:
+            if "dev" not in tables:
+                problems += held_out_problems(tables["train"], task)
+    return tables, problems
 
 
 def read_table(path: Path | str, task: type[Task], *, use_bbox: bool = False) -> Table:
