@@ -84,7 +84,7 @@ class Manifest:
         """``train``, ``dev``, ``train with dev`` or ``calibration`` where a table is one that the
         model was made by."""
         names = ("calibration", "dev", "train")  # what weighs most comes last
-        told = {self.data[name]["fingerprint"]: name for name in names if name in self.data}
+        told = {self.data.get(name, {}).get("fingerprint"): name for name in names}
         whole = self.data.get("train", {}).get("fingerprint_with_dev")
         return {whole: "train with dev", **told}.get(fingerprint)
 
