@@ -68,11 +68,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One record as windows; ``tokens`` counts without special ones, before any truncation."""
+    """One record as windows, of which ``truncated`` says whether they hold all of it."""
 
     windows: tuple[Window, ...]
     words: int
-    tokens: int
     truncated: bool
 
 
@@ -175,9 +174,8 @@ class Encoder:
                     owned,
                 )
             )
-        return Encoded(
-            tuple(windows), 0 if first is None else len(first), count, spans[-1][1] < count
-        )
+        words_in_all = 0 if first is None else len(first)
+        return Encoded(tuple(windows), words_in_all, truncated=spans[-1][1] < count)
 
 
 def window_spans(count: int, content: int, stride: int) -> list[tuple[int, int]]:
