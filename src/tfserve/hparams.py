@@ -115,18 +115,10 @@ class HParams:
         "How the learning rate falls after warm-up.",
         choices=("linear", "cosine", "constant_with_warmup", "polynomial"),
     )
-    dropout: float = _hp(
-        0.0,
-        float,
-        "Share of each layer's values that training drops; for many passes, or from scratch.",
-        least=0,
-        most=0.9,
-    )
     max_grad_norm: float = _hp(1.0, float, "Gradient clipping; 0 switches it off.", least=0)
     class_weights: Any = _hp(
         None, dict, "`balanced`, or a JSON object label → weight; for rare labels."
     )
-    freeze_encoder_steps: int = _hp(0, int, "Train the head alone this long first.", least=0)
 
     max_length: int | None = _hp(
         None,
@@ -182,10 +174,6 @@ class HParams:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     seed: int = _hp(42, int, "Seed of everything random.", least=0, most=2**31 - 1)
-
-    def __post_init__(self) -> None:
-        if self.max_steps and self.freeze_encoder_steps >= self.max_steps:
-            raise _error("freeze_encoder_steps", self.freeze_encoder_steps, "less than max_steps")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> HParams:

@@ -118,7 +118,6 @@ def test_a_label_may_be_called_none_but_not_as_python_writes_it(
         ("learning_rate", "5e-5x", "a number"),
         ("warmup_ratio", "-0.1", "at least 0"),
         ("warmup_ratio", "1.1", "at most 1"),
-        ("dropout", "1", "at most 0.9"),
         ("per_device_train_batch_size", "0", "at least 1"),
         ("max_length", "7", "at least 8"),
         ("seed", "-1", "at least 0"),
@@ -226,15 +225,6 @@ def test_an_enormous_integer_is_an_error_like_any_other(name: str) -> None:
     assert message(**{name: 10**400}).startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize(("frozen", "steps", "ok"), [(9, 10, True), (10, 10, False), (5, 4, False)])
-def test_the_head_cannot_be_alone_to_the_end(frozen: int, steps: int, ok: bool) -> None:
-    if ok:
-        assert parse(freeze_encoder_steps=frozen, max_steps=steps).freeze_encoder_steps == frozen
-    else:
-        said = message(freeze_encoder_steps=str(frozen), max_steps=str(steps))
-        assert said == f"freeze_encoder_steps: found {frozen}; expected less than max_steps"
-
-
 def test_hparams_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         HParams.parse(NEEDED).seed = 1  # type: ignore[misc]
@@ -261,10 +251,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "lr_scheduler_type": st.sampled_from(
         ["linear", "cosine", "constant_with_warmup", "polynomial"]
     ),
-    "dropout": st.floats(0, 0.9),
     "max_grad_norm": st.floats(min_value=0, allow_infinity=False),
     "class_weights": st.none() | st.just("balanced") | labels,
-    "freeze_encoder_steps": st.integers(0, 2**53),
     "max_length": st.none() | st.integers(8, 2**53),
     "stride": st.none() | st.integers(0, 2**53),
     "long_text": st.sampled_from(["truncate", "window"]),
@@ -283,10 +271,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def hyperparameters(draw: st.DrawFn) -> HParams:
-    values = {name: draw(strategy) for name, strategy in VALUES.items()}
-    if values["max_steps"]:
-        values["freeze_encoder_steps"] %= values["max_steps"]
-    return HParams(**values)
+    return HParams(**{name: draw(strategy) for name, strategy in VALUES.items()})
 
 
 def test_every_hyperparameter_is_drawn() -> None:

@@ -119,9 +119,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Job]:
         "eval_steps": EVAL_STEPS,
         "save_steps": 1,
         "learning_rate": 3e-3,
-        "dropout": 0.1,
         "gradient_accumulation_steps": 2,
-        "freeze_encoder_steps": 4,
     }
     return lambda where: Job(where, model, data, hp)
 

@@ -1102,6 +1102,15 @@ def test_the_head_of_many_labels_begins_with_how_common_they_are() -> None:
     assert ABC.head_bias(["a", "b"]) is None
 
 
+def test_the_head_of_tags_begins_with_how_common_they_are() -> None:
+    rows = [("O", "O", "B-a"), ("O", "B-b", "I-b")]
+    task = tasks.get("ner").fit(rows)
+    assert task.labels == ("O", "B-a", "I-a", "B-b", "I-b")
+    bias = task.head_bias(rows)
+    assert bias.dtype == np.float32
+    np.testing.assert_allclose(np.exp(bias) * 8.5, [3.5, 1.5, 0.5, 1.5, 1.5], rtol=1e-6)
+
+
 def test_weights_of_labels_leave_their_probabilities_true() -> None:
     """The loss of a label that a third of the rows have is least where its logit says so."""
     targets = torch.tensor([[1.0], [0.0], [0.0]])

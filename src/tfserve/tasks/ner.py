@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,6 +146,13 @@ class Ner(Task):
         # Words are few among the tokens of a batch: pick them before the softmax.
         kept = targets != IGNORED
         return cross_entropy(logits[kept], targets[kept], weights, reduction="sum")
+
+    def head_bias(self, labels: Sequence[tuple[str, ...]]) -> Array:
+        """The logarithm of each tag's share of the words: otherwise the first steps teach the
+        encoder only that most words are outside."""
+        counts = Counter(chain.from_iterable(labels))
+        words = np.array([counts[tag] + 0.5 for tag in self.labels])
+        return np.asarray(np.log(words / words.sum()), np.float32)
 
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters

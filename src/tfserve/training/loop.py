@@ -79,12 +79,11 @@ class Loop:
         self.device = self.processes.device
 
         transformers.set_seed(hp.seed)
-        model = pretrained.model(task, use_bbox=hp.use_bbox, dropout=hp.dropout)
+        model = pretrained.model(task, use_bbox=hp.use_bbox)
         if (bias := task.head_bias(train.table.labels)) is not None:
             begin_at(model, bias)
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
         self.vocabulary = Vocabulary(model, occurring, self.pad_id)
-        self.encoder_parameters = list(model.base_model.parameters())
         groups = parameter_groups(
             model, fresh=model.fresh, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay
         )
@@ -193,14 +192,9 @@ class Loop:
 
     def _step(self, group: list[Array], rate: float) -> Any:
         """One optimizer step over the pieces of ``group``; its mean loss, detached."""
-        step, hp, world, rank = self.state.step, self.hp, self.processes.world, self.processes.rank
+        hp, world, rank = self.hp, self.processes.world, self.processes.rank
         self.model.train()
-        torch.manual_seed(hp.seed * 1_000_003 + step * world + rank)
-        rng = np.random.default_rng((hp.seed, step, rank))
-        frozen = step < hp.freeze_encoder_steps
-        if step == 0 or self.encoder_parameters[0].requires_grad == frozen:
-            for parameter in self.encoder_parameters:
-                parameter.requires_grad_(not frozen)
+        rng = np.random.default_rng((hp.seed, self.state.step, rank))
         weights = None if self.weights is None else self._tensor(self.weights)
         total = torch.zeros((), device=self.device)
         for rows in group:

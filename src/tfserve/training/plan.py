@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfserve.batching import plan_epoch
-from tfserve.errors import HParamsError
 from tfserve.hparams import HParams
 
 EPOCHS, SMALL_TABLE_STEPS, MAX_EPOCHS = 3, 600, 20
@@ -46,21 +45,12 @@ class Plan:
 
     @classmethod
     def of(cls, hp: HParams, lengths: Sequence[int], longest: int, world_size: int) -> Plan:
-        """The plan for rows of so many tokens, whose longest window has ``longest``.
-
-        Raises HParamsError where the encoder would stay frozen to the end.
-        """
+        """The plan for rows of so many tokens, whose longest window has ``longest``."""
         rows = hp.per_device_train_batch_size or usual_batch(lengths)
         batches = plan_epoch(lengths, rows * world_size, np.random.default_rng(0))
         steps_per_epoch = math.ceil(len(batches) / hp.gradient_accumulation_steps)
         passes = hp.num_train_epochs or usual_epochs(steps_per_epoch)
         steps = hp.max_steps or math.ceil(passes * steps_per_epoch)
-        if hp.freeze_encoder_steps >= steps:
-            raise HParamsError(
-                "hparams.value",
-                f"freeze_encoder_steps: found {hp.freeze_encoder_steps}; expected less than the "
-                f"{steps} steps of this run",
-            )
         return cls(
             batch_size=rows * world_size,
             windows=hp.per_device_train_batch_size or max(rows, WINDOWS_TOKENS // longest),

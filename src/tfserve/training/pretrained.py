@@ -113,12 +113,12 @@ class Pretrained:
             )
         return max_length or available
 
-    def model(self, task: Task, *, use_bbox: bool, dropout: float = 0.0) -> Any:
+    def model(self, task: Task, *, use_bbox: bool) -> Any:
         """The encoder with a fresh head for ``task``, in fp32.
 
         Its attribute ``fresh`` names the parameters that no file has: the head's, and what else
-        pretraining did without. ``dropout`` is that of the layers' outputs; attention weights have
-        none, because with it torch leaves its fused attention on CPUs (docs/performance.md).
+        pretraining did without. Nothing is dropped in training, whatever the config says
+        (docs/quality.md).
 
         Raises ModelError when the weights cannot be loaded, or when boxes are asked of a model
         that takes none.
@@ -131,7 +131,7 @@ class Pretrained:
             )
         names = dict(enumerate(task.labels))
         rates = {
-            name: 0.0 if "attention" in name or "attn" in name else dropout
+            name: 0.0
             for name, rate in self.config.items()
             if "dropout" in name and isinstance(rate, (int, float)) and not isinstance(rate, bool)
         }

@@ -51,7 +51,7 @@ class Processes:
         AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
         PartialState(cpu=on_cpu, **InitProcessGroupKwargs(timeout=LONGEST_WAIT).to_kwargs())
         self.precision = self.from_main(resolve_precision(precision, device))
-        # A head trained first, and the unused parts of some models, leave others without gradient.
+        # Some models have parts that a task makes no use of: they get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(
             mixed_precision=MIXED[self.precision], cpu=on_cpu, kwargs_handlers=[unused]
