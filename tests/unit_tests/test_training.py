@@ -245,7 +245,7 @@ def test_the_manifest_keeps_the_dev_metrics_of_the_model(learned: Learned) -> No
     manifest = json.loads((learned.model / "tfserve.json").read_text("utf-8"))
     for name in ("loss", *evaluated_names(learned.task)):
         assert manifest["metrics"]["dev"][name] == pytest.approx(
-            learned.metrics["dev"][name], rel=1e-3
+            learned.metrics["dev"][name], rel=1e-3, abs=1e-6
         )
     assert manifest["data"]["train"]["rows"] == 24
     assert manifest["data"]["dev"].keys() == {"rows", "fingerprint"}
