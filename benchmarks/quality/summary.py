@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import machine, spread, table
 from jobs import read
 from methods import METHODS, TASKS
-from variants import VARIANTS
+from variants import SETS, VARIANTS
 
 SHOWN = {"classif": "accuracy", "multilabel-classif": "f1_micro", "ner": "f1",
          "regression": "pearson"}  # fmt: skip
@@ -41,7 +42,8 @@ def main() -> None:
         found[line["set"], line["method"]][line["seed"]] = line
     text = document.read_text("utf-8")
     for what, made in (("machine", f"{machine('fp32')}; a core a job."),
-                       ("quality", quality(found)), ("variants", variants(found))):  # fmt: skip
+                       ("quality", quality(found)), ("variants", variants(found, SETS)),
+                       ("more variants", variants(found, set(TASKS) - set(SETS)))):  # fmt: skip
         begin, end = f"<!-- {what}: begin -->\n", f"<!-- {what}: end -->"
         if begin not in text:
             sys.exit(f"found no {begin.strip()} in {document}; expected the marks of the tables")
@@ -84,11 +86,13 @@ def quality(found: Results) -> str:
     return table(header, rows)
 
 
-def variants(found: Results) -> str:
-    """A row a variant: its differences from the defaults, seed by seed."""
-    names = [name for name in TASKS if any((name, variant) in found for variant in VARIANTS)]
+def variants(found: Results, sets: Collection[str]) -> str:
+    """A row a variant that was tried on any of ``sets``: its differences from the defaults, seed by
+    seed."""
+    tried = {variant: [name for name in sets if (name, variant) in found] for variant in VARIANTS}
+    names = [name for name in TASKS if any(name in each for each in tried.values())]
     rows = []
-    for variant in VARIANTS:
+    for variant in (variant for variant in VARIANTS if tried[variant]):
         cells = []
         for name in names:
             metric = shown(name)
