@@ -152,28 +152,16 @@ def evaluate(
 
     With --compare those of both models, and whether what sets them apart is more than chance.
     """
-    from tfserve import tables
     from tfserve.evaluated import Evaluated
-    from tfserve.evaluation import evaluate as run
     from tfserve.evaluation.notes import notes
-    from tfserve.predictor import load
 
     names = [model] if compare is None else [model, compare]
     if len({Path(name).resolve() for name in names}) < len(names):
         raise click.UsageError("expected two models to compare, found the same twice")
-    predictors = [load(name, engine=engine, precision=precision) for name in names]
-    tasks = [predictor.task.name for predictor in predictors]
-    if tasks[0] != tasks[-1]:
-        raise click.UsageError(f"{model} is a model for {tasks[0]}, {compare} one for {tasks[-1]}")
-    boxed = any(predictor.encoder.use_bbox for predictor in predictors)
-    table = tables.read_table(file, type(predictors[0].task), use_bbox=boxed)
-    found = []
-    for name, predictor in zip(names, predictors, strict=True):
-        one = run(predictor, table, watched=lambda stream: progress(stream, len(table.rows)))
-        for note in notes(one):
+    evaluated = Evaluated.of(names, file, engine=engine, precision=precision, watched=progress)
+    for name, found in zip(names, evaluated.found, strict=True):
+        for note in notes(found):
             click.echo(f"note: {name}: {note}", err=True)
-        found.append(one)
-    evaluated = Evaluated(names, found)
     click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2))
     if output is not None:
         evaluated.write(Path(output))

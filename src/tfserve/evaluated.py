@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tfserve.errors import InstallError
-from tfserve.evaluation import Evaluation
+from tfserve.errors import InstallError, ModelError
+from tfserve.evaluation import Evaluation, evaluate
 from tfserve.evaluation.bootstrap import Difference, differences
 from tfserve.files import storing, write_json
+from tfserve.predictor import load
+from tfserve.tables import read_table
+from tfserve.tasks.base import Answer
 
 log = logging.getLogger("tfserve")
 
@@ -31,6 +34,46 @@ class Evaluated:
 
     models: Sequence[str]
     found: Sequence[Evaluation]
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[str],
+        file: str,
+        *,
+        engine: str = "auto",
+        precision: str = "auto",
+        watched: Callable[[Iterable[Answer], int], Iterable[Answer]] = lambda answers, _: answers,
+    ) -> Self:
+        """Have one model directory, or two, answer a labelled file.
+
+        Parameters
+        ----------
+        engine, precision : as ``tfserve.load`` takes them
+        watched : passes a model's answers on as they come, such as a progress bar; with the rows
+
+        Raises
+        ------
+        ModelError
+            ``model.other_task``: the two are for different tasks; and what ``tfserve.load`` raises.
+        DataError
+            The file cannot be read as a table of that task.
+        """
+        predictors = [load(model, engine=engine, precision=precision) for model in models]
+        tasks = [predictor.task for predictor in predictors]
+        if tasks[0].name != tasks[-1].name:
+            raise ModelError(
+                "model.other_task",
+                f"{models[0]} is a model for {tasks[0].name}, {models[-1]} one for "
+                f"{tasks[-1].name}; expected two for one task",
+            )
+        boxed = any(predictor.encoder.use_bbox for predictor in predictors)
+        table = read_table(file, type(tasks[0]), use_bbox=boxed)
+        rows = len(table.rows)
+        return cls(
+            models,
+            [evaluate(one, table, watched=lambda told: watched(told, rows)) for one in predictors],
+        )
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
