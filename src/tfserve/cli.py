@@ -144,11 +144,18 @@ def tune(trials: int, search: str | None, **values: str | None) -> None:
 @click.option(
     "--output", help="A folder for metrics.json, predictions.jsonl and report.html (extra report)."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print what metrics.json holds.")
 @options.computed
 def evaluate(
-    model: str, file: str, compare: str | None, output: str | None, engine: str, precision: str
+    model: str,
+    file: str,
+    compare: str | None,
+    output: str | None,
+    as_json: bool,
+    engine: str,
+    precision: str,
 ) -> None:
-    """Metrics of the MODEL directory on the labelled FILE, as JSON, with 95% intervals.
+    """Metrics of the MODEL directory on the labelled FILE, with 95% intervals.
 
     With --compare those of both models, and whether what sets them apart is more than chance.
     """
@@ -162,9 +169,12 @@ def evaluate(
     for name, found in zip(names, evaluated.found, strict=True):
         for note in notes(found):
             click.echo(f"note: {name}: {note}", err=True)
-    click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2))
+    click.echo(json.dumps(evaluated.as_dict(), ensure_ascii=False, indent=2) if as_json
+               else evaluated.render())  # fmt: skip
     if output is not None:
         evaluated.write(Path(output))
+        if not as_json:
+            click.echo(f"output: {output}")
 
 
 @cli.command()

@@ -15,6 +15,7 @@ from tfserve.evaluation.bootstrap import Difference, differences
 from tfserve.files import storing, write_json
 from tfserve.predictor import load
 from tfserve.tables import read_table
+from tfserve.tallies import figure
 from tfserve.tasks.base import Answer
 
 log = logging.getLogger("tfserve")
@@ -81,6 +82,39 @@ class Evaluated:
         one, other = self.found
         return differences(one.tally, other.tally, one.task.metric_names)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What the models are called: by their folders, where these differ."""
+        short = [Path(model).resolve().name for model in self.models]
+        return tuple(short if len(set(short)) == len(short) else self.models)
+
+    def render(self) -> str:
+        """The metrics for a terminal; those of single labels are for the report."""
+        first = self.found[0]
+        rows = self._metrics() if len(self.found) == 1 else self._differences()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{first.task.name}: {len(first.answers):,} rows of {first.table.name}"]
+        for row in rows:
+            cells = zip(row, widths, strict=True)
+            lines.append("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+        return "\n".join(lines)
+
+    def _metrics(self) -> list[list[str]]:
+        [found] = self.found
+        rows = [["metric", self.names[0], "95% interval"]]
+        for name, value in found.metrics.items():
+            if isinstance(value, float):
+                rows.append([name, figure(value), _between(found.intervals.get(name, ()))])
+        return rows
+
+    def _differences(self) -> list[list[str]]:
+        rows = [["metric", *self.names, "difference", "95% interval", "p"]]
+        for name, each in self.differences.items():
+            values = map(figure, (each.one, each.other, each.one - each.other))
+            p = figure(each.p) + (", significant" if each.significant else "")
+            rows.append([name, *values, _between(each.interval), p])
+        return rows
+
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
         if len(self.found) == 1:
@@ -108,11 +142,13 @@ class Evaluated:
         except InstallError as error:
             log.warning("no report was written: %s", error)
             return
-        names = [Path(model).resolve().name for model in self.models]
         if len(self.found) == 1:
-            page = evaluation.page(self.found[0], title=f"How good is {names[0]}?")
+            page = evaluation.page(self.found[0], title=f"How good is {self.names[0]}?")
         else:
             one, other = self.found
-            first, second = names if names[0] != names[1] else self.models
-            page = comparison.page(one, other, (first, second), self.differences)
+            page = comparison.page(one, other, self.names, self.differences)
         page.write(folder / REPORT)
+
+
+def _between(interval: Sequence[float]) -> str:
+    return " to ".join(map(figure, interval))

@@ -368,8 +368,9 @@ def test_evaluate_prints_the_test_metrics_of_training(
     made = ready.ready(kind)
     output = tmp_path / "evaluated"
     status, out, _ = tfserve_(
-        "evaluate", made.model, made.data / "test.csv", "--output", output, "--precision", "fp32"
-    )
+        "evaluate", made.model, made.data / "test.csv", "--output", output, "--precision", "fp32",
+        "--json",
+    )  # fmt: skip
     trained = json.loads((made.output / "metrics.json").read_text("utf-8"))
     assert status == 0
     assert json.loads(out) == trained["test"]
@@ -382,11 +383,48 @@ def test_evaluate_prints_the_test_metrics_of_training(
     assert (output / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_evaluate_says_metrics_with_their_intervals(tfserve_: Command, tmp_path: Path) -> None:
+    made, output = ready.ready("classif"), tmp_path / "evaluated"
+    file = made.data / "test.csv"
+    status, out, _ = tfserve_("evaluate", made.model, file, "--output", output)
+    found = json.loads((output / "metrics.json").read_text("utf-8"))
+    said = out.splitlines()
+    assert status == 0
+    assert said[:2] == ["classif: 8 rows of test.csv", "metric       model  95% interval"]
+    low, high = found["intervals"]["accuracy"]
+    assert f"accuracy     {found['accuracy']:.3f}  {low:.3f} to {high:.3f}" in said
+    assert [line.split()[0] for line in said[2:]] == [
+        "accuracy", "f1_macro", "f1_weighted", "ece", "ece_chance", "output:",
+    ]  # fmt: skip
+
+
+def test_a_difference_says_whether_it_is_more_than_chance(
+    tfserve_: Command, tmp_path: Path
+) -> None:
+    one = ready.ready("classif")
+    never = shutil.copytree(one.model, tmp_path / "never")
+    manifest = json.loads((never / "tfserve.json").read_text("utf-8"))
+    manifest["task_state"]["abstain"] = 1.0
+    (never / "tfserve.json").write_text(json.dumps(manifest), "utf-8")
+    file = one.data / "train.csv"
+    status, out, _ = tfserve_("evaluate", one.model, file, "--compare", never)
+    said = {line.split()[0]: line for line in out.splitlines()}
+    assert status == 0
+    assert said["metric"].split()[:3] == ["metric", "model", "never"]
+    assert said["accuracy"].endswith("0.001, significant")
+    copied = shutil.copytree(one.model, tmp_path / "copied")
+    _, out, _ = tfserve_("evaluate", one.model, file, "--compare", copied)
+    assert "significant" not in out
+    assert out.splitlines()[2].split()[3:] == ["0.000", "0.000", "to", "0.000", "1.000"]
+
+
 def test_two_models_are_compared(tfserve_: Command, tmp_path: Path) -> None:
     one = ready.ready("classif")
     other = shutil.copytree(one.model, tmp_path / "other")
     file, output = one.data / "test.csv", tmp_path / "compared"
-    status, out, _ = tfserve_("evaluate", one.model, file, "--compare", other, "--output", output)
+    status, out, _ = tfserve_(
+        "evaluate", one.model, file, "--compare", other, "--output", output, "--json"
+    )
     assert status == 0
     told = json.loads(out)
     assert list(told["models"]) == [str(one.model), str(other)]
@@ -426,8 +464,9 @@ def test_what_a_comparison_writes_is_what_it_prints(
     one, other, output = ready.ready(task), trained(task), tmp_path / "compared"
     file = one.data / "test.csv"
     status, out, _ = tfserve_(
-        "evaluate", one.model, file, "--compare", other, "--output", output, "--precision", "fp32"
-    )
+        "evaluate", one.model, file, "--compare", other, "--output", output, "--precision", "fp32",
+        "--json",
+    )  # fmt: skip
     assert status == 0
     told = json.loads(out)
     assert json.loads((output / "metrics.json").read_text("utf-8")) == told
@@ -727,7 +766,7 @@ def test_evaluate_says_which_labels_the_model_does_not_know(
     tiny.table(
         tmp_path / "other.csv", [("late", "delivery"), ("why", "Fragen")], ("text", "labels")
     )
-    status, out, err = tfserve_("evaluate", model, tmp_path / "other.csv")
+    status, out, err = tfserve_("evaluate", model, tmp_path / "other.csv", "--json")
     assert status == 0
     assert json.loads(out)["accuracy"] <= 0.5
     assert f"note: {model}: The model does not know 1 of the labels (Fragen): " in err

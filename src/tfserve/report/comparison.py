@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ BESIDE = {
 def page(
     one: Evaluation,
     other: Evaluation,
-    names: tuple[str, str],
+    names: Sequence[str],
     differing: Mapping[str, Difference],
 ) -> Page:
     """``names`` are those of the models, ``differing`` what sets their metrics apart."""
@@ -53,7 +53,7 @@ def page(
     return Page(f"{names[0]} or {names[1]}?", subtitle, sections, told)
 
 
-def _beside(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Part]:
+def _beside(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Part]:
     """What is no aim by itself: how true probabilities are, and how many rows are answered."""
     rows = [
         (what, one.metrics.get(name), other.metrics.get(name))
@@ -63,7 +63,7 @@ def _beside(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[
     return [Grid(["beside them", *names], rows)] if rows else []
 
 
-def _labels(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
+def _labels(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Section]:
     scores = [found.metrics.get("per_label", {}) for found in (one, other)]
     shared = [label for label in scores[0] if label in scores[1]]
     if not shared:
@@ -85,7 +85,7 @@ def _labels(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[
     return [Section("Labels", "F1 of each label, where they differ most first.", parts)]
 
 
-def _rows(one: Evaluation, other: Evaluation, names: tuple[str, str]) -> list[Section]:
+def _rows(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Section]:
     """Rows that one gets right, or righter, and the other does not."""
     better = _better(one, other)
     gained, lost, alike = (np.flatnonzero(some) for some in (better > 0, better < 0, better == 0))
