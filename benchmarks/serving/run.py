@@ -20,21 +20,20 @@ once, each into an environment of its own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import uvloop
-from load import Result, closed, open_loop, request
+from load import closed, open_loop, request
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "docker_test")]
@@ -178,15 +177,9 @@ def peers(model: Path, scratch: Path) -> dict[str, Peer]:
     }
 
 
-def run(loop: Coroutine[Any, Any, Result]) -> Result:
-    """What a load saw."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(loop)
-
-
 def in_time(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> bool:
     """Whether all are answered, and 99% of them soon."""
-    result = run(open_loop(port, requests, rate, seconds))
+    result = uvloop.run(open_loop(port, requests, rate, seconds))
     return set(result.statuses) <= {200} and result.quantile(0.99) <= LIMIT_MS
 
 
@@ -207,8 +200,8 @@ def measure(port: int, requests: Sequence[bytes], seconds: float) -> dict[str, f
     """Rates and latencies (milliseconds) of one server and set of texts."""
     found: dict[str, float] = {}
     for clients in CLIENTS:
-        run(closed(port, requests, clients, WARM_UP))
-        result = run(closed(port, requests, clients, seconds))
+        uvloop.run(closed(port, requests, clients, WARM_UP))
+        result = uvloop.run(closed(port, requests, clients, seconds))
         found[f"rate {clients}"] = result.rate
         found[f"p50 {clients}"], found[f"p99 {clients}"] = map(result.quantile, (0.5, 0.99))
         found[f"refused {clients}"] = sum(result.statuses.values()) - len(result.latencies)

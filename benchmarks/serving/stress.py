@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import resource
@@ -47,17 +46,15 @@ def run(port: int, *loads: tuple[list[bytes], float, int]) -> list[Result]:
     async def all_() -> list[Result]:
         return [await closed(port, asked, CLIENTS, most, count) for asked, most, count in loads]
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(all_())
+    return uvloop.run(all_())
 
 
 def overload(port: int, mark: str, requests: list[bytes]) -> None:
     """Ten times what it can answer."""
     (calm,) = run(port, (requests, 6, 10**9))
     before = resident(mark)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rate = OVERLOAD * calm.rate
-        found = runner.run(open_loop(port, requests, rate, OVERLOAD_SECONDS, CONNECTIONS))
+    rate = OVERLOAD * calm.rate
+    found = uvloop.run(open_loop(port, requests, rate, OVERLOAD_SECONDS, CONNECTIONS))
     unsent = found.statuses.pop(UNSENT, 0)
     sent = sum(found.statuses.values()) / OVERLOAD_SECONDS
     rows = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tfserve.errors import InstallError, ModelError
 from tfserve.evaluation import Evaluation, evaluate
@@ -17,6 +17,9 @@ from tfserve.predictor import load
 from tfserve.tables import read_table
 from tfserve.tallies import figure
 from tfserve.tasks.base import Answer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger("tfserve")
 

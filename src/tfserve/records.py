@@ -169,7 +169,7 @@ def parse_boxes(value: Any, words: int) -> Boxes:
             f"0 <= y0 <= y1 <= {BOX_MAX} (pixels times {BOX_MAX} over the page's width or height)",
             field="bbox",
         )
-    return boxes.round().astype(np.int64)
+    return np.asarray(boxes.round(), np.int64)
 
 
 def _text(raw: Mapping[Any, Any]) -> str:

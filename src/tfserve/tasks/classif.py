@@ -117,7 +117,8 @@ class Classif(Task):
         return {self.positive: self.threshold}
 
     def target(self, label: str) -> Array:
-        return np.int64(self.labels.index(label) if label in self.labels else IGNORED)  # type: ignore[return-value]
+        place = self.labels.index(label) if label in self.labels else IGNORED
+        return np.asarray(place, np.int64)
 
     def normaliser(self, targets: Array, weights: Array | None) -> float:
         kept = targets[targets != IGNORED]

@@ -90,7 +90,7 @@ class Regression(Task):
         return {"mean": self.mean, "std": self.std}
 
     def target(self, label: float) -> Array:
-        return np.float32((label - self.mean) / self.std)  # type: ignore[return-value]
+        return np.asarray((label - self.mean) / self.std, np.float32)
 
     def normaliser(self, targets: Array, weights: Array | None) -> float:
         return float(len(targets))
