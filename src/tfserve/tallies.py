@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = npt.NDArray[Any]
 Unit = tuple[Hashable, ...]
@@ -32,6 +35,16 @@ class Tally(Protocol):
 
     def by_label(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support by label; nothing where there are none."""
+
+    @property
+    def quality(self) -> Array:
+        """How good the answer to each row is, ``(rows,)``; more is better."""
+
+    def comparable(self, other: Self) -> Self:
+        """The same, with averages over the other's labels too, which is of the same rows."""
+
+    def joined(self, other: Self) -> Self:
+        """These rows, and then the other's."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Labels:
         return np.array([right == guess for right, guess in pairs], dtype=bool)
 
     @cached_property
-    def row_f1(self) -> Array:
+    def quality(self) -> Array:
         """The F1 of each row, ``(rows,)``."""
         pairs = zip(self.gold, self.given, strict=True)
         # No label where there is none is right.
@@ -122,7 +135,7 @@ class Labels:
             "f1_micro": micro,
             "f1_macro": macro,
             "f1_weighted": float(_share(f1 @ gold, gold.sum())),
-            "f1_samples": float(np.average(self.row_f1, weights=weights)),
+            "f1_samples": float(np.average(self.quality, weights=weights)),
         }
         if self.words is not None:
             right, words = np.average(self.words, axis=0, weights=weights)
@@ -141,6 +154,17 @@ class Labels:
             label: {name: float(column[i]) for name, column in columns.items()}
             for i, label in enumerate(self.labels)
         }
+
+    def comparable(self, other: Labels) -> Labels:
+        # Models may know different labels, and one may invent what no row has.
+        rows_have = {str(unit[0]) for units in self.gold for unit in units}
+        return replace(self, space=tuple(sorted({*rows_have, *self.space, *other.space})))
+
+    def joined(self, other: Labels) -> Labels:
+        words = None
+        if self.words is not None and other.words is not None:
+            words = np.concatenate([self.words, other.words])
+        return Labels([*self.gold, *other.gold], [*self.given, *other.given], self.space, words)
 
 
 @dataclass(frozen=True)
@@ -178,6 +202,18 @@ class Numbers:
 
     def by_label(self) -> dict[str, dict[str, float]]:
         return {}
+
+    @property
+    def quality(self) -> Array:
+        """The distance from the truth, less than 0."""
+        return np.asarray(-np.abs(self.given - self.gold))
+
+    def comparable(self, other: Numbers) -> Numbers:
+        return self
+
+    def joined(self, other: Numbers) -> Numbers:
+        pairs = (self.gold, other.gold), (self.given, other.given)
+        return Numbers(*map(np.concatenate, pairs))
 
 
 def figure(value: float) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from tfserve.tallies import Array, Labels, Numbers, Tally
+from tfserve.tallies import Array, Tally
 
 RESAMPLES, SEED = 1000, 0
 LEVEL = 0.95
@@ -52,15 +52,10 @@ def differences(one: Tally, other: Tally, names: Sequence[str]) -> dict[str, Dif
     Hypotheses", 1989; Yeh, "More accurate tests for the statistical significance of result
     differences", 2000).
     """
-    if isinstance(one, Labels) and isinstance(other, Labels):
-        # Models may know different labels, and one may invent what no row has: averages of both are
-        # over the same ones.
-        rows_have = {str(unit[0]) for units in one.gold for unit in units}
-        space = tuple(sorted({*rows_have, *one.space, *other.space}))
-        one, other = replace(one, space=space), replace(other, space=space)
+    one, other = one.comparable(other), other.comparable(one)
     rows = one.rows
     found = [(one.scores(w), other.scores(w)) for w in _resamples(rows)]
-    both, rng = _joined(one, other), np.random.default_rng(SEED)
+    both, rng = one.joined(other), np.random.default_rng(SEED)
     exchanged = []
     for _ in range(RESAMPLES):
         mine = rng.integers(0, 2, rows).astype(float)
@@ -91,15 +86,3 @@ def _resamples(rows: int) -> Iterator[Array]:
 def _interval(values: Sequence[float]) -> Interval:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def _joined(one: Tally, other: Tally) -> Tally:
-    """The rows of both, one's first."""
-    if isinstance(one, Numbers) and isinstance(other, Numbers):
-        gold, given = ((one.gold, other.gold), (one.given, other.given))
-        return Numbers(np.concatenate(gold), np.concatenate(given))
-    assert isinstance(one, Labels) and isinstance(other, Labels)
-    words = None
-    if one.words is not None and other.words is not None:
-        words = np.concatenate([one.words, other.words])
-    return Labels([*one.gold, *other.gold], [*one.given, *other.given], one.space, words)

@@ -14,7 +14,7 @@ from tfserve.report import figures
 from tfserve.report.mistakes import names_of
 from tfserve.report.page import MANY, Grid, Page, Part, Plot, Section
 from tfserve.tables import Row
-from tfserve.tallies import Array, Labels, Numbers, figure
+from tfserve.tallies import Labels, Numbers, figure
 
 MOST = 50
 
@@ -87,7 +87,7 @@ def _labels(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Se
 
 def _rows(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Section]:
     """Rows that one gets right, or righter, and the other does not."""
-    better = _better(one, other)
+    better = one.tally.quality - other.tally.quality
     gained, lost, alike = (np.flatnonzero(some) for some in (better > 0, better < 0, better == 0))
     counts = [(f"{names[0]} is better", len(gained)), (f"{names[1]} is better", len(lost))]
     if isinstance(one.tally, Labels):
@@ -107,16 +107,6 @@ def _rows(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Sect
             header = ["line", *names, "text"]
             parts.append(Grid(header, shown, f"Where {name} is better.", tall=True))
     return [Section("Rows", "Where they part.", parts)]
-
-
-def _better(one: Evaluation, other: Evaluation) -> Array:
-    """By how much the first is better, for each row: in F1, or in distance from the truth."""
-    sides = (one.tally, other.tally)
-    if all(isinstance(side, Numbers) for side in sides):
-        off = [np.abs(side.given - side.gold) for side in sides if isinstance(side, Numbers)]
-        return np.asarray(off[1] - off[0])
-    scores = [side.row_f1 for side in sides if isinstance(side, Labels)]
-    return np.asarray(scores[0] - scores[1])
 
 
 def _said(found: Evaluation, row: int) -> str:
