@@ -7,6 +7,7 @@ no place in the library.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ MEANT = {
     "head at zero": ("goemotions", "wnut17", "litbank", *LONG[:3]),
     **dict.fromkeys(("label smoothing", "focal loss", "class weights"), SETS[:3]),
     **dict.fromkeys(("128 tokens", "windows of 128 tokens"), LONG[-1:]),
-    **dict.fromkeys(("batches of 4", "batches of 16"), LONG[:1]),
+    **dict.fromkeys(("batches of 4", "batches of 16"), LONG),
+    "LoRA at 3e-3": SETS[:2],
 }
 """Sets of the variants that are not for those."""
 
@@ -92,13 +94,14 @@ def fast_head(name: str, seed: int) -> Result:
 
 
 def head_first(name: str, seed: int) -> Result:
-    """The head learns alone for 60 steps."""
+    """The head learns alone for 60 steps; the rate then rises again, for 60 more."""
     plain_step = Loop._step
 
     def step(self: Loop, group: Any, rate: float) -> Any:
+        both = self.state.step - 60
         for parameter in self.accelerator.unwrap_model(self.model).base_model.parameters():
-            parameter.requires_grad_(self.state.step >= 60)
-        return plain_step(self, group, rate)
+            parameter.requires_grad_(both >= 0)
+        return plain_step(self, group, rate * (min(1.0, (both + 1) / 60) if both >= 0 else 1.0))
 
     Loop._step = step  # type: ignore[method-assign]
     return tfserve_with()(name, seed)
@@ -144,7 +147,7 @@ def multi_dropout(model: Any, task: Task) -> None:
     model.classifier.__class__ = MultiDropout
 
 
-def low_rank(name: str, seed: int) -> Result:
+def low_rank(name: str, seed: int, rate: float = 1e-3) -> Result:
     """Hu et al., "LoRA", 2021: matrices of rank 16 beside every linear layer, and the head, all at
     one rate, since all begin from nothing."""
     import peft
@@ -169,7 +172,7 @@ def low_rank(name: str, seed: int) -> Result:
         plain_write(self, folder)
 
     Loop.__init__, Loop.write_weights = init, write  # type: ignore[method-assign]
-    return altered(change, learning_rate=1e-3, layer_decay=1)(name, seed)
+    return altered(change, learning_rate=rate, layer_decay=1)(name, seed)
 
 
 def at_frequencies(name: str, seed: int) -> Result:
@@ -214,6 +217,7 @@ VARIANTS: dict[str, Method] = {
     "multi-dropout": altered(multi_dropout),
     "head first": head_first,
     "LoRA": low_rank,
+    "LoRA at 3e-3": partial(low_rank, rate=3e-3),
     "cosine": tfserve_with(lr_scheduler_type="cosine"),
     "batches of 4": tfserve_with(per_device_train_batch_size=4),
     "batches of 16": tfserve_with(per_device_train_batch_size=16),
