@@ -249,7 +249,13 @@ def searched(
             "hparams.value",
             f"{name}: found it in the search; expected not, as it is {decided[name]}",
         )
-    return {name: known[name] for name in names or known if name not in decided}
+    found = {name: known[name] for name in names or known if name not in decided}
+    if not found:
+        raise HParamsError(
+            "hparams.value",
+            f"found nothing to search; expected one of {', '.join(known)} not given",
+        )
+    return found
 
 
 def _error(name: str, value: Any, expected: str) -> HParamsError:

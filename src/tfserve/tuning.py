@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfserve.errors import HParamsError, ModelError, StorageError, missing_extra
+from tfserve.errors import HParamsError, ModelError, StoppedError, StorageError, missing_extra
 from tfserve.files import sha256, storing, write_json
 from tfserve.hparams import HParams, Range, searched
 from tfserve.tables import find_files
@@ -25,15 +26,16 @@ from tfserve.training.logs import numbers
 
 try:
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 except ImportError as error:
     raise missing_extra(error.name or "optuna", "tune") from None
 
-STUDY, TRIALS, RUNNING, BEST = "study.log", "trials.json", "running.json", "best"
+TRIALS, RUNNING, BEST, REPLACED = "trials.json", "running.json", "best", ".replaced"
 
 FAILING = ("model.not_finite", "model.memory")
 """What a model ends with because of a trial's hyperparameters."""
+
+MOST_STARTS = 3
+"""A trial whose process was killed so often is given up: it was the memory, most likely."""
 
 Trial = dict[str, Any]
 """``number``, ``hparams``, and the dev metric as ``value``, or why it failed as ``error``."""
@@ -73,6 +75,11 @@ def tune(
     StorageError
         ``output_dir`` holds another search, or cannot be written.
     """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise HParamsError(
+            "hparams.value",
+            f"found {processes} processes (WORLD_SIZE); expected one: tune runs without torchrun",
+        )
     hp, output = HParams.parse(hparams), Path(output_dir)
     ranges = searched(search, hparams)
     task = get(hp.task_name)
@@ -84,23 +91,23 @@ def tune(
     with storing(output):
         output.mkdir(parents=True, exist_ok=True)
         found = _found(output, asked)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(output / STUDY))),
-        study_name="tfserve",
-        sampler=optuna.samplers.TPESampler(seed=hp.seed + len(found)),
-        direction="maximize",
-        load_if_exists=True,
-    )
     while len(found) < trials:
-        trial = _next(output, study, ranges, len(found))
+        with storing(output):
+            trial = _begun(output, len(found)) or _proposed(found, ranges, sign, hp.seed)
+            starts = trial.pop("starts", 0) + 1
+            write_json(output / RUNNING, {**trial, "starts": starts})
         folder = output / f"trial-{trial['number']}"
         try:
+            if starts > MOST_STARTS and trial["hparams"]:
+                raise ModelError("model.memory", f"its process was killed {MOST_STARTS} times")
             metrics = train(
                 {**hparams, **trial["hparams"]},
                 train_dir=train_dir, dev_dir=dev_dir, test_dir=test_dir,
                 model_dir=folder / "model", output_dir=folder / "output",
             )  # fmt: skip
+        except StoppedError:
+            write_json(output / RUNNING, trial)  # a start that ended as it should
+            raise
         except (HParamsError, ModelError) as error:
             # Of a combination that cannot be, a rate at which the loss is lost, a batch too large.
             of_it = isinstance(error, HParamsError) or error.code in FAILING
@@ -112,13 +119,7 @@ def tune(
             trial["test"] = numbers(metrics.get("test", {}))
         with storing(output):
             if "value" in trial and all(_better(trial, other, sign) for other in found):
-                shutil.rmtree(output / BEST, ignore_errors=True)
-                (folder / "model").rename(output / BEST)
-            if "id" in trial:
-                state = optuna.trial.TrialState
-                value = sign * trial["value"] if "value" in trial else None
-                failed = state.FAIL if value is None else None
-                study.tell(trial["id"], value, state=failed, skip_if_finished=True)
+                _replace(output / BEST, folder / "model", output / REPLACED)
             found.append(trial)
             write_json(output / TRIALS, {"asked": asked, "trials": found})
             (output / RUNNING).unlink(missing_ok=True)
@@ -129,6 +130,9 @@ def tune(
 
 def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:
     """The trials that have ended. Raises StorageError for those of another search."""
+    best, replaced = output / BEST, output / REPLACED
+    if replaced.is_dir() and not best.exists():  # the process was killed between two renames
+        replaced.rename(best)
     file = output / TRIALS
     if not file.is_file():
         return []
@@ -143,19 +147,32 @@ def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:
     return trials
 
 
-def _next(output: Path, study: optuna.Study, ranges: Mapping[str, Range], number: int) -> Trial:
-    """The trial that was interrupted, or a new one; the first takes the defaults."""
+def _begun(output: Path, number: int) -> Trial | None:
+    """The trial of that number, if it was interrupted."""
     file = output / RUNNING
-    if file.is_file():
-        trial: Trial = json.loads(file.read_text("utf-8"))
-        if trial["number"] == number:
-            return trial
-    trial = {"number": number, "hparams": {}}
-    if number:
-        asked = study.ask({name: _distribution(r) for name, r in ranges.items()})
-        trial |= {"id": asked.number, "hparams": asked.params}
-    write_json(file, trial)
-    return trial
+    trial: Trial = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return trial if trial.get("number") == number else None
+
+
+def _proposed(found: Sequence[Trial], ranges: Mapping[str, Range], sign: float, seed: int) -> Trial:
+    """The next trial: the first takes the defaults; after the same trials it is the same."""
+    number = len(found)
+    if not number:
+        return {"number": number, "hparams": {}}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed + number)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    distributions = {name: _distribution(each) for name, each in ranges.items()}
+    for trial in found[1:]:
+        value = sign * trial["value"] if "value" in trial else None
+        states = optuna.trial.TrialState
+        state = states.FAIL if value is None else states.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial["hparams"], distributions=distributions, value=value, state=state
+            )
+        )
+    return {"number": number, "hparams": study.ask(distributions).params}
 
 
 def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
@@ -168,3 +185,12 @@ def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
 
 def _better(trial: Trial, other: Trial, sign: float) -> bool:
     return "value" not in other or sign * trial["value"] > sign * other["value"]
+
+
+def _replace(best: Path, model: Path, replaced: Path) -> None:
+    """Give a model the place of the best one, which is there until that is done."""
+    shutil.rmtree(replaced, ignore_errors=True)
+    if best.exists():
+        best.rename(replaced)
+    model.rename(best)
+    shutil.rmtree(replaced, ignore_errors=True)

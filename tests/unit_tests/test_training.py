@@ -726,11 +726,14 @@ def test_a_setting_that_cannot_be_is_refused_before_training(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_batch_that_is_too_large_for_the_device_says_what_to_do(
-    encoder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, encoder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
-        raise torch.cuda.OutOfMemoryError("out of memory")
+        if device == "cuda":
+            raise torch.OutOfMemoryError("out of memory")
+        torch.empty(2**55)  # more than any machine has
 
     monkeypatch.setattr(loop.Loop, "_step", full)
     with pytest.raises(
@@ -866,6 +869,21 @@ def test_nothing_is_dropped_in_training(
     ids = torch.arange(5, 15).reshape(1, 10)
     once, again = (model(ids).logits.detach().numpy() for _ in "ab")
     assert np.array_equal(once, again)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "layoutlm"])
+def test_nothing_is_dropped_where_a_config_leaves_the_share_out(
+    family: str, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "encoder", family)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    left = {name: value for name, value in config.items() if "dropout" not in name}
+    assert left.keys() < config.keys()
+    (folder / "config.json").write_text(json.dumps(left), "utf-8")
+    fitted = get("classif").fit(["a", "b"])
+    model = Pretrained.find(str(folder)).model(fitted, use_bbox=False)
+    dropped = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert dropped and not any(dropped.values())
 
 
 def test_nothing_is_dropped_where_a_config_has_the_share_as_an_integer(tmp_path: Path) -> None:

@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import tiny
 from conftest import PretrainedFolder
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 import tfserve
 from tfserve import tuning
@@ -73,11 +70,7 @@ def test_the_best_of_all_trials_is_kept(
     chosen = found[0]["hparams"]
     assert {name: manifest.hparams[name] for name in chosen} == chosen
     kept = {path.name for path in given["output_dir"].iterdir()}
-    assert kept == {"best", tuning.TRIALS, tuning.STUDY}
-    journal = JournalStorage(JournalFileBackend(str(given["output_dir"] / tuning.STUDY)))
-    study = optuna.load_study(study_name="tfserve", storage=journal)
-    # What proposes trials was told the same; the first was not its own.
-    assert study.best_params == next(trial["hparams"] for trial in found if trial["number"])
+    assert kept == {"best", tuning.TRIALS}
 
 
 def test_what_is_given_is_not_searched(given: dict[str, Any]) -> None:
@@ -164,9 +157,84 @@ def test_a_trial_that_cannot_be_costs_itself_alone(
     assert [trial["number"] for trial in told(given)] == [0, 1, 2]
 
 
+def killed(*_: Any, **__: Any) -> Any:
+    raise SystemError("what no process would live to say")
+
+
+def test_a_trial_that_kills_its_process_is_given_up(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(**given, trials=1, search=["learning_rate"])
+    plain = tuning.train
+    monkeypatch.setattr(tuning, "train", killed)
+    asked = []
+    for _ in range(tuning.MOST_STARTS):
+        with pytest.raises(SystemError):
+            tune(**given, trials=3, search=["learning_rate"])
+        running = json.loads((given["output_dir"] / tuning.RUNNING).read_text("utf-8"))
+        asked.append((running["number"], running["hparams"]))
+    assert asked == [asked[0]] * tuning.MOST_STARTS
+    monkeypatch.setattr(tuning, "train", plain)
+    tune(**given, trials=3, search=["learning_rate"])
+    _, given_up, other = told(given)
+    assert given_up["error"] == "its process was killed 3 times"
+    assert (1, given_up["hparams"]) == asked[0] and other["value"]
+    assert other["hparams"] != given_up["hparams"]
+
+
+def test_a_stop_does_not_count_as_a_kill(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise StoppedError("training.stopped", "stopped by SIGTERM")
+
+    plain = tuning.train
+    tune(**given, trials=1, search=["learning_rate"])
+    monkeypatch.setattr(tuning, "train", stopped)
+    for _ in range(tuning.MOST_STARTS + 1):
+        with pytest.raises(StoppedError):
+            tune(**given, trials=2, search=["learning_rate"])
+    monkeypatch.setattr(tuning, "train", plain)
+    tune(**given, trials=2, search=["learning_rate"])
+    assert told(given)[1]["value"]
+
+
+def test_proposals_are_the_same_after_the_same_trials() -> None:
+    ranges = HParams.ranges()
+    found: list[dict[str, Any]] = [{"number": 0, "hparams": {}, "value": 0.5}]
+    for number in range(1, 15):
+        trial, again = (tuning._proposed(found, ranges, 1.0, 7) for _ in range(2))
+        assert trial == again and trial["number"] == number
+        assert trial["hparams"].keys() == ranges.keys()
+        assert all(trial["hparams"] != other["hparams"] for other in found)
+        failed = number % 5 == 0
+        found.append({**trial, **({"error": "no"} if failed else {"value": 0.1 * number})})
+
+
+def test_the_best_model_outlives_a_kill_between_two_renames(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(**given, trials=1, search=["learning_rate"])
+    best = given["output_dir"] / tuning.BEST
+    best.rename(given["output_dir"] / tuning.REPLACED)
+    assert len(tune(**given, trials=1, search=["learning_rate"])) == 1
+    assert (best / "tfserve.json").is_file()
+
+
+def test_a_search_runs_in_one_process(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(HParamsError, match="found 2 processes"):
+        tune(**given)
+
+
 def test_what_is_wrong_with_the_first_trial_is_said(given: dict[str, Any]) -> None:
     with pytest.raises(HParamsError, match="expected some of"):
         tune(**given, search=["seed"])
+    every = {name: (*each.choices, each.high)[0] for name, each in HParams.ranges().items()}
+    with pytest.raises(HParamsError, match="found nothing to search"):
+        tune(**{**given, "hparams": {**given["hparams"], **every}})
     limited = {**given, "hparams": {**given["hparams"], "max_steps": 3}}
     with pytest.raises(HParamsError, match="overridden by max_steps"):
         tune(**limited, search=["num_train_epochs"])

@@ -1,7 +1,7 @@
 """The training loop, on accelerate: steps, evaluations, checkpoints, stopping.
 
-Everything random follows from the seed: the order of an epoch from it and the epoch's number, what
-a model itself draws from it and the step. A step's loss is the sum over all its rows, of all
+Everything random follows from the seed: the head's weights, and with its number the order of an
+epoch. A step's loss is the sum over all its rows, of all
 devices and accumulated batches, divided by the mean count of a step, so that the result does not
 depend on how the rows were spread.
 """
@@ -124,7 +124,9 @@ class Loop:
         try:
             with self.stop.listening():
                 self._train(logs)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)):
+                raise
             raise ModelError(
                 "model.memory",
                 f"no memory for a batch of {self.plan.batch_size // self.processes.world} rows on "
@@ -180,7 +182,7 @@ class Loop:
         )
 
     def _epoch(self, number: int) -> list[list[Array]]:
-        """The optimizer steps of an epoch, in pieces of as many windows as a batch has rows."""
+        """The optimizer steps of an epoch, in pieces that the devices compute at once."""
         rng = np.random.default_rng((self.hp.seed, number))
         batches = plan_epoch(self.train.lengths, self.plan.batch_size, rng)
         pieces = [

@@ -130,9 +130,10 @@ class Pretrained:
                 "model such as LayoutLM or LiLT",
             )
         names = dict(enumerate(task.labels))
+        config = load_pretrained("AutoConfig", self.folder)  # with what config.json leaves out
         rates = {
             name: 0.0
-            for name, rate in self.config.items()
+            for name, rate in config.to_dict().items()
             if "dropout" in name and isinstance(rate, (int, float)) and not isinstance(rate, bool)
         }
         model, loaded = load_pretrained(
