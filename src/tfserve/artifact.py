@@ -5,8 +5,8 @@
     tfserve.json                        the manifest: task, labels, windows, metrics, golden answers
     code/                               inference.py and the packages a container lacks
 
-The manifest is written last and lists the sha256 of the other files: a directory without it, or
-whose files differ from it, is not a model that training finished writing.
+The manifest is written last and lists the sha256 of the files that answers depend on: a directory
+without it, or whose files differ from it, is not a model that training finished writing.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Manifest:
     data : of each split its ``rows`` and ``fingerprint``, of train also its ``labels``, counted,
         and the ``fingerprint_with_dev`` where that was a part of it
     versions : of the packages that trained it
+    base_model : the encoder's name on the hub; None for one from a folder
     hparams : of the training, by name
     files : sha256 of every other file that answers depend on
     """
@@ -76,6 +77,7 @@ class Manifest:
     golden: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    base_model: str | None = None
     hparams: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA

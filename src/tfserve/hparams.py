@@ -277,6 +277,8 @@ def _parse(f: Field[Any], value: Any) -> Any:
     if rules["kind"] is dict:
         return _parse_weights(f.name, value)
     if rules["kind"] is str:
+        if rules.get("any_text") and isinstance(value, int):  # a label, as tables read it
+            value = str(value).lower() if isinstance(value, bool) else str(value)
         if not isinstance(value, str):
             raise _error(f.name, value, "a string")
         parsed: Any = value.strip()

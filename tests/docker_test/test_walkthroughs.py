@@ -35,7 +35,8 @@ def walk(example: str, place: Path) -> list[list[str]]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    ran = snippets.run(f"examples/{example}/README.md", place, PORT=str(port))
+    ports = dict.fromkeys(("PORT", "REPORTS_PORT"), str(port))
+    ran = snippets.run(f"examples/{example}/README.md", place, **ports)
     return [lines for _, lines in ran]
 
 

@@ -162,8 +162,20 @@ def test_a_card_names_a_public_encoder(name: str, trained: Trained) -> None:
     predictor = tfserve.load(trained("classif"))
     assert predictor.artifact is not None
     manifest = predictor.artifact.manifest
+    assert manifest.base_model is None  # it was made from a folder
     table = Table("dev.csv", (Row(Record("a text"), predictor.task.labels[0], 2),))
     found = {"dev": evaluate(predictor, table)}
-    public = replace(manifest, hparams={**manifest.hparams, "model_name": name})
-    head = card.text(public, found, reported=False).split("---")[1]
-    assert f"base_model: {name}" in head
+    public = replace(manifest, base_model=name)
+    text = card.text(public, found, reported=False)
+    assert f"base_model: {name}" in text.split("---")[1]
+    assert f"`{name}` fine-tuned for" in text
+    folder = replace(manifest, hparams={**manifest.hparams, "model_name": name})
+    assert name not in card.text(folder, found, reported=False)
+
+
+def test_a_card_shows_labels_as_they_are(found: Evaluation) -> None:
+    labels = {"a`b": 1_234_567, "c\n# d": 2, "``": 0.25}
+    text = told(
+        replace(MANIFEST, data={"train": {**MANIFEST.data["train"], "labels": labels}}), dev=found
+    )
+    assert "\n- `` a`b ``: 1,234,567\n- `c # d`: 2\n- ``` `` ```: 0.25\n" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,24 @@ def test_a_model_is_evaluated_as_it_answers(task: str, loaded: Loaded, tmp_path:
         assert found.items is not None
         assert found.items.calibration_error == found.metrics["ece"]
         assert found.items.chance_error == found.metrics["ece_chance"]
+
+
+def test_rows_without_a_label_are_written_with_their_scores(
+    trained: Trained, tmp_path: Path
+) -> None:
+    predictor = tfserve.load(trained("classif"))
+    predictor.task = replace(predictor.task, abstain=0.5)  # type: ignore[type-var]
+    table = tables.read_table(tiny.data(tmp_path, "classif") / "dev.csv", type(predictor.task))
+    answers = predictor.predict(table.records)
+    middle = sorted(answer["proba"] for answer in answers)[len(answers) // 2]
+    predictor.task = replace(predictor.task, abstain=middle)  # type: ignore[type-var]
+    evaluate(predictor, table).write_predictions(tmp_path / "predictions.jsonl")
+    lines = (tmp_path / "predictions.jsonl").read_text("utf-8").splitlines()
+    for line, answer in zip(map(json.loads, lines), predictor.predict(table.records), strict=True):
+        assert {name: line.get(name) for name in ("pred", "scores")} == {
+            "pred": answer["pred"], "scores": answer.get("scores"),
+        }  # fmt: skip
+    assert {json.loads(line)["pred"] is None for line in lines} == {True, False}
 
 
 def test_a_model_that_answers_with_few_scores_is_evaluated_with_all(

@@ -175,6 +175,20 @@ def test_a_text_in_the_address_is_answered(client: Client, loaded: Loaded) -> No
     assert len(answer["scores"]) == 4
 
 
+def test_parameters_may_stand_in_the_address_of_any_body(client: Client, loaded: Loaded) -> None:
+    expected = loaded("classif").predict(["late parcel"], {"top_k": 2})
+    for body, kind in (
+        (b"late parcel", "text/plain"), (b"text\nlate parcel\n", "text/csv"),
+        (b'{"text": "late parcel"}\n', "application/jsonlines"), (b'["late parcel"]', JSON),
+    ):  # fmt: skip
+        reply = client.ask("POST", "/predict?top_k=2", body, Content_Type=kind, Accept=JSON)
+        assert (reply.status, reply.body) == (200, {"predictions": expected}), kind
+    own = client.predict({"data": ["late parcel"], "parameters": {"top_k": 1}}, "/predict?top_k=2")
+    assert len(own.body["predictions"][0]["scores"]) == 1  # the body's go first
+    wrong = client.predict(["late parcel"], "/predict?topk=2")
+    assert (wrong.status, wrong.code) == (400, "parameters.unknown")
+
+
 def test_what_a_request_took_is_told(client: Client) -> None:
     reply = client.predict(["late parcel", "late parcel", "refund"], X_Request_Id="my-own.id:7")
     headers = reply.headers

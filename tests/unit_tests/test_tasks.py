@@ -365,6 +365,16 @@ def test_classif_weights() -> None:
     assert balanced.tolist() == pytest.approx([0.5, 1.5, 3.0])
     assert balanced.dtype == np.float32
     assert ABC.class_weights({"c": 2.5}, []).tolist() == [1.0, 1.0, 2.5]
+    rare = ABC.class_weights("balanced", ["a"] * 9000 + ["b"] * 999 + ["c"])
+    assert (rare / rare[0]).tolist() == pytest.approx([1, 9000 / 999, MAX_BALANCED_WEIGHT])
+
+
+def test_an_answer_without_a_label_has_the_scores_of_all() -> None:
+    logits = [np.array([1.0, 0.9, 0.8])]
+    [answer] = ABC.decode(logits, [], Parameters(top_k=1, abstain=0.9))
+    assert answer["pred"] is None and answer["scores"].keys() == {"a", "b", "c"}
+    [answer] = ABC.decode(logits, [], Parameters(top_k=1, abstain=0.1))
+    assert answer["pred"] == "a" and answer["scores"].keys() == {"a"}
 
 
 def test_classif_answers() -> None:

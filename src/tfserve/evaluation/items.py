@@ -65,16 +65,17 @@ class Collector:
         self._seen: list[Array] = []
 
     def without_scores(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The answers, whose scores are kept here."""
+        """The answers, whose scores are kept here; those without a label show them."""
         if "scores" not in self.task.parameters:
             yield from answers  # what has that name is the record's
             return
         for answer in answers:
-            scores = answer.pop("scores")
+            scores = answer["scores"]
             if answer["pred"] is None:  # it abstains, which no threshold is beside
                 self.decided.append(max(scores, key=scores.__getitem__))
             else:
                 self.decided.append(answer["pred"])
+                del answer["scores"]
             each = scores if self.task.per_word else [scores]
             rows = [[one[label] for label in self.task.labels] for one in each]
             self._rows.append(np.array(rows, np.float32).reshape(-1, len(self.task.labels)))

@@ -103,13 +103,15 @@ def create_app(
         headers = request.headers
         with bodies.held() as take:
             content = await body.read(request, settings, take)
-            asking = service.answer(content, headers.get("content-type"), headers.get("accept"))
+            asking = service.answer(
+                content, headers.get("content-type"), headers.get("accept"), _parameters(request)
+            )
             return _reply(request, await body.wanted(request, asking, settings.deadline_s))
 
     async def predict(request: Request) -> Response:
         if request.method == "POST":
             return await answer(request)
-        parameters = {name: _parameter(name, text) for name, text in request.query_params.items()}
+        parameters = _parameters(request)
         text = parameters.pop("text", None)
         record = {} if text is None else {"text": text}
         asked = codecs.Request([record], parameters)
@@ -204,6 +206,11 @@ def _info(service: Service) -> dict[str, Any]:
             "deadline_s": settings.deadline_s,
         },
     }
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    """Those of the query."""
+    return {name: _parameter(name, text) for name, text in request.query_params.items()}
 
 
 def _parameter(name: str, text: str) -> Any:

@@ -62,7 +62,7 @@ def document(app: FastAPI, service: Service) -> Schema:
         for name in understood
     ]  # fmt: skip
     text = {"name": "text", "in": "query", "required": True, "schema": VISIBLE}
-    post = {"requestBody": _body(golden), "responses": _responses(golden)}
+    post = {"parameters": query, "requestBody": _body(golden), "responses": _responses(golden)}
     asked = {"parameters": [text, *query], "responses": _responses(golden)}
     return {
         "openapi": "3.1.0",

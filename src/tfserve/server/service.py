@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,8 +154,14 @@ class Service:
             raise (self.batcher.failure or STARTING).at()
         check_room(self.batcher.schedule, self.settings)
 
-    async def answer(self, body: bytes, content_type: str | None, accept: str | None) -> Reply:
-        """Answer a body.
+    async def answer(
+        self,
+        body: bytes,
+        content_type: str | None,
+        accept: str | None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Answer a body; what it asks for itself comes before ``parameters``.
 
         Raises RequestError for what is wrong with it, ServingError where it cannot be answered.
         """
@@ -163,6 +169,8 @@ class Service:
         media_type = codecs.negotiate(accept)
         most = self.settings.max_records
         request = await _off(at_once, codecs.decode, body, content_type, most)
+        if parameters:
+            request = replace(request, parameters={**parameters, **request.parameters})
         return await self.ask(request, media_type, at_once)
 
     async def ask(self, request: Request, media_type: str, at_once: bool = True) -> Reply:

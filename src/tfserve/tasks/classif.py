@@ -23,6 +23,7 @@ from tfserve.records import Record
 from tfserve.tallies import Labels, Tally
 from tfserve.tasks.base import (
     LABEL_SCORES,
+    MAX_BALANCED_WEIGHT,
     NUMBER,
     Answer,
     Array,
@@ -143,7 +144,7 @@ class Classif(Task):
             given = abstain is None or row[best] >= abstain
             pred = self.labels[best] if given else None
             answer: Answer = {"pred": pred, "proba": rounded(row[best])}
-            asked = parameters if given else replace(parameters, scores=True)
+            asked = parameters if given else replace(parameters, scores=True, top_k=None)
             if (scores := ranked_scores(self.labels, row, asked)) is not None:
                 answer["scores"] = scores
             answers.append(answer)
@@ -217,7 +218,8 @@ class Classif(Task):
             return given_weights(spec, self.labels)
         counts = Counter(labels)
         balanced = [len(labels) / (len(self.labels) * counts[label]) for label in self.labels]
-        return np.array(balanced, dtype=np.float32)
+        most = MAX_BALANCED_WEIGHT * min(balanced)
+        return np.minimum(np.array(balanced, np.float32), most)
 
 
 def either(asked: float | None, own: float | None) -> float | None:

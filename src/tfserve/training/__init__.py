@@ -124,6 +124,7 @@ def train(
             golden=golden(loop.in_fp32(), data.dev),
             hparams=hp.as_dict(),
             versions=artifact.installed_versions(PACKAGES),
+            base_model=pretrained.hub_id,
         )
         artifact.save(
             model_dir,

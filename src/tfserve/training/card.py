@@ -18,7 +18,6 @@ from tfserve.tasks.ner import NO_TYPE
 
 PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 CAVEAT = (
     "Dev chose the checkpoint, the temperatures and the thresholds: its figures are somewhat too "
@@ -90,11 +89,9 @@ def write(
 def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool) -> str:
     """The whole card; ``reported`` says that reports lie beside it."""
     task = next(iter(found.values())).task
-    base = str(manifest.hparams.get("model_name", ""))
-    public = base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
     pipeline = PIPELINES.get(task.auto_model, "text-classification")
     data = ModelCardData(
-        base_model=public,
+        base_model=manifest.base_model,
         library_name="transformers",
         pipeline_tag=pipeline,
         tags=["tfserve", task.name],
@@ -109,7 +106,9 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool)
     )  # fmt: skip
     body = TEXT.format(
         title=f"A model for {task.name}",
-        base=f"`{public}`" if public else f"An encoder of the family `{manifest.model_type}`",
+        base=f"`{manifest.base_model}`"
+        if manifest.base_model
+        else f"An encoder of the family `{manifest.model_type}`",
         task=task.name,
         version=manifest.versions.get("tfserve", ""),
         labels=_labels(manifest),
@@ -141,10 +140,20 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool)
 
 def _labels(manifest: Manifest) -> str:
     counts: dict[str, Any] = manifest.data.get("train", {}).get("labels", {})
-    named = ((f"`{name}`" if name else NO_TYPE, value) for name, value in counts.items())
-    lines = [f"- {name}: {value:,.6g}" for name, value in named]
+    lines = [
+        f"- {_code(name) if name else NO_TYPE}: "
+        + (f"{value:,}" if isinstance(value, int) else f"{value:.6g}")
+        for name, value in counts.items()
+    ]
     more = len(lines) - MOST_LABELS
     return "\n".join([*lines[:MOST_LABELS], *([f"- … {more} more"] if more > 0 else [])])
+
+
+def _code(text: str) -> str:
+    """A code span, whatever backticks and line breaks stand in it (CommonMark, section 6.1)."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _metric(found: Evaluation, name: str) -> str:

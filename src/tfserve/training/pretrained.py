@@ -25,10 +25,12 @@ class Pretrained:
     ----------
     folder : config, safetensors weights and tokenizer files
     config : the parsed ``config.json``
+    hub_id : where it was downloaded from, None for a folder
     """
 
     folder: Path
     config: dict[str, Any]
+    hub_id: str | None = None
 
     @classmethod
     def find(cls, model_name: str) -> Pretrained:
@@ -40,9 +42,9 @@ class Pretrained:
             ``model.not_found``, ``model.download``, ``model.no_config``, ``model.no_weights`` or
             ``model.tokenizer``.
         """
-        folder = Path(model_name)
+        folder, hub_id = Path(model_name), None
         if not folder.is_dir():
-            folder = _download(model_name)
+            folder, hub_id = _download(model_name), model_name
         file = folder / "config.json"
         if not file.is_file():
             raise ModelError(
@@ -54,7 +56,7 @@ class Pretrained:
                 raise ValueError("expected an object")
         except ValueError as error:
             raise ModelError("model.no_config", f"cannot read {file}: {error}") from None
-        found = cls(folder, config)
+        found = cls(folder, config, hub_id)
         if not found.weights():
             other = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
             raise ModelError(
