@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tfserve.arrays import Array
 from tfserve.errors import HParamsError
-
-Array = npt.NDArray[Any]
 
 WIDE, NARROW = 1.0, 0.5
 """How far a temperature's logarithm is expected from where it is drawn to, before any row is seen:

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from tfserve import artifact, engines
+from tfserve.arrays import Array
 from tfserve.artifact import Artifact
 from tfserve.batching import Batch
 from tfserve.errors import InstallError, ModelError, TfserveError
-from tfserve.tasks.base import Array
 
 SHAPES = ((1, 3), (2, 8), (1, 17), (5, 33), (7, 12), (2, 200))
 """Rows and tokens of the batches that are compared, besides one as long as the model sees; longer

@@ -16,7 +16,7 @@ from tfserve.files import storing, write_json
 from tfserve.predictor import load
 from tfserve.tables import read_table
 from tfserve.tallies import figure
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,7 +18,7 @@ from tfserve.codecs import Request
 from tfserve.errors import TfserveError
 from tfserve.predictor import Predictor, load
 from tfserve.settings import Settings
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 
 
 @dataclass(frozen=True)

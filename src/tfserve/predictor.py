@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from tfserve import artifact, engines, tasks
+from tfserve.arrays import Array
 from tfserve.artifact import TOLERANCE, Artifact
 from tfserve.batching import Batch, collate, plan
 from tfserve.codecs import Request
@@ -30,7 +31,7 @@ from tfserve.parameters import Parameters
 from tfserve.processing import Item, Prepared, Processor
 from tfserve.records import Record
 from tfserve.tasks import Task
-from tfserve.tasks.base import Answer, Array
+from tfserve.tasks.common import Answer
 
 log = logging.getLogger("tfserve")
 

@@ -13,13 +13,14 @@ from typing import Any, cast
 import numpy as np
 
 from tfserve import records
+from tfserve.arrays import Array
 from tfserve.codecs import Request
 from tfserve.encoding import Encoded, Encoder, Window
 from tfserve.errors import ModelError, TfserveError
 from tfserve.parameters import Parameters
 from tfserve.records import Record, Rejected
 from tfserve.tasks import Task
-from tfserve.tasks.base import Answer, Array
+from tfserve.tasks.common import Answer
 
 Item = Record | Rejected
 

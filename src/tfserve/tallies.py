@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
+
+from tfserve.arrays import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Array = npt.NDArray[Any]
 Unit = tuple[Hashable, ...]
 """What is given or not: a label, and where in the row if that matters."""
 

@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 from seqeval.scheme import IOB2
 
 from tfserve import tasks
+from tfserve.arrays import softmax
 from tfserve.errors import HParamsError, ParameterError, RecordError
 from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tasks import Task
-from tfserve.tasks.base import MAX_BALANCED_WEIGHT, given_weights, ranked_scores, softmax
-from tfserve.tasks.classif import IGNORED, Classif, unquoted
+from tfserve.tasks.classif import Classif
+from tfserve.tasks.common import (
+    IGNORED,
+    MAX_BALANCED_WEIGHT,
+    given_weights,
+    ranked_scores,
+    unquoted,
+)
 from tfserve.tasks.multilabel import MultilabelClassif, split_labels
 from tfserve.tasks.ner import Ner, entities, to_iob2
 from tfserve.tasks.regression import Regression

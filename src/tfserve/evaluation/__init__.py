@@ -16,6 +16,7 @@ from typing import Any
 import jsonlines
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.artifact import Manifest
 from tfserve.codecs import dumps
 from tfserve.encoding import token_counts
@@ -23,9 +24,9 @@ from tfserve.evaluation.bootstrap import Interval, intervals
 from tfserve.evaluation.items import Collector, Items
 from tfserve.predictor import Predictor
 from tfserve.tables import Table
-from tfserve.tallies import Array, Tally
+from tfserve.tallies import Tally
 from tfserve.tasks import Task
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 
 __all__ = ["Evaluation", "Items", "evaluate"]
 

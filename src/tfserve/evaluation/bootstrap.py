@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfserve.tallies import Array, Tally
+from tfserve.arrays import Array
+from tfserve.tallies import Tally
 
 RESAMPLES, SEED = 1000, 0
 LEVEL = 0.95

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.calibration import calibration_error, chance_error
-from tfserve.tallies import Array
 from tfserve.tasks import Task
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 
 
 @dataclass(frozen=True)

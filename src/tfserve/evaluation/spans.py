@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 from tfserve.tasks.ner import entities
 
 Entity = tuple[int, int, str]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfserve import checks, tasks
+from tfserve.arrays import Array
 from tfserve.exploration import contents
 from tfserve.exploration.twins import Place, Twins, twins
 from tfserve.tables import Row, Table
-from tfserve.tallies import Array
 
 __all__ = ["Exploration", "Twins", "explore"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.exploration.twins import plain
 from tfserve.tables import Row, Table
-from tfserve.tallies import Array
 from tfserve.tasks.ner import entities
 
 CELLS = 50

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.errors import missing_extra
-from tfserve.tallies import Array
 
 SIMILAR, CANDIDATE = 0.8, 0.6
 """From which on texts are twins, and are compared: hashes know a similarity only roughly."""

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.artifact import Manifest
 from tfserve.calibration import NEVER
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.notes import notes as told
 from tfserve.report import confusion, figures, mistakes, probabilities
 from tfserve.report.page import MANY, Cards, Grid, Page, Part, Plot, Section, shown
-from tfserve.tallies import Array, Labels, Numbers, Tally
+from tfserve.tallies import Labels, Numbers, Tally
 from tfserve.tasks import Task
 from tfserve.tasks.ner import NO_TYPE
 

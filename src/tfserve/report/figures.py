@@ -17,8 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
+from tfserve.arrays import Array
 from tfserve.report.page import short
-from tfserve.tallies import Array
 
 INK, GRID = "#010101", "#010102"
 SERIES = ("#010103", "#010104", "#010105", "#010106", "#010107")

@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tfserve import __version__
+from tfserve.arrays import Array
 from tfserve.files import storing, write_text
-from tfserve.tallies import Array, figure
+from tfserve.tallies import figure
 
 MOST_CHARACTERS, MOST_OF_NAME = 600, 28
 """Of a text in a table, since what makes a page heavy are texts; of a name beside an axis."""

@@ -10,11 +10,11 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from tfserve.arrays import Array
 from tfserve.calibration import calibration_bins
 from tfserve.evaluation import Evaluation, Items
 from tfserve.report import figures
 from tfserve.report.page import Grid, Plot, Section, short
-from tfserve.tallies import Array
 
 MOST_CURVES, MOST_POINTS = 4, 300
 STEPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

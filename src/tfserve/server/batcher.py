@@ -14,11 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from tfserve.arrays import Array
 from tfserve.encoding import Window
 from tfserve.errors import ServingError, TfserveError, UnavailableError
 from tfserve.server.schedule import Job, Run, Schedule
 from tfserve.server.worker import BatchError, CrashError, Worker
-from tfserve.tasks.base import Array
 
 log = logging.getLogger("tfserve")
 

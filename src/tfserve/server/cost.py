@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfserve.tasks.base import Array
+from tfserve.arrays import Array
 
 GUESS = np.array([5e-3, 1e-4, 1e-7])
 """Before a batch was seen: about a small model on one core."""

@@ -10,7 +10,7 @@ from tfserve import tasks
 from tfserve.codecs import DECODERS, JSON, JSON_LINES
 from tfserve.parameters import SCHEMAS, Schema
 from tfserve.server.service import Service
-from tfserve.tasks.base import TEXT, array_of, object_of
+from tfserve.tasks.common import TEXT, array_of, object_of
 
 VISIBLE = {**TEXT, "minLength": 1, "pattern": "\\S"}
 ERROR = object_of(["error"], error=object_of(["code", "message"], code=TEXT, message=TEXT))

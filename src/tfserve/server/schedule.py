@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.encoding import Window
 from tfserve.server.cost import Cost, Pace
-from tfserve.tasks.base import Array
 
 PATIENCE = 0.1
 """Seconds after which the oldest window goes first: some batches, and too short to be noticed."""

@@ -27,7 +27,7 @@ from tfserve.server.graph import Graph, wanted
 from tfserve.server.metrics import Metrics
 from tfserve.server.worker import Starting, Worker
 from tfserve.settings import Settings
-from tfserve.tasks.base import Answer
+from tfserve.tasks.common import Answer
 
 PART_CHARACTERS, PART_RECORDS = 20_000, 256
 PARTS_AT_ONCE = 2

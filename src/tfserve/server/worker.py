@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.encoding import Ints, Window
 from tfserve.errors import ModelError, TfserveError
 from tfserve.server import logs
 from tfserve.settings import Settings
-from tfserve.tasks.base import Array
 
 LENGTHS = struct.Struct("<II")
 """Of a frame's header and of its arrays, in bytes."""

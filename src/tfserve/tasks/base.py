@@ -11,41 +11,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
+from tfserve.arrays import Array
 from tfserve.calibration import Aim
 from tfserve.errors import HParamsError, ParameterError
 from tfserve.hparams import CHOICES, HParams
 from tfserve.parameters import Parameters, Schema
 from tfserve.records import Record
 from tfserve.tallies import Tally
+from tfserve.tasks.common import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Array = npt.NDArray[Any]
-Answer = dict[str, Any]
 CALIBRATION = ("ece", "ece_uncalibrated")
 """The calibration error on dev, and what it was before temperatures; of tasks with scores."""
 
-MAX_BALANCED_WEIGHT = 20.0
-"""A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
-
-NUMBER, TEXT = {"type": "number"}, {"type": "string"}
-LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
-
 registry: dict[str, type[Task]] = {}
-
-
-def array_of(items: Schema) -> Schema:
-    """The schema of a list."""
-    return {"type": "array", "items": items}
-
-
-def object_of(required: Sequence[str], **properties: Schema) -> Schema:
-    """The schema of an object; keys of other names may stand in it."""
-    return {"type": "object", "required": list(required), "properties": properties}
 
 
 def register(name: str) -> Callable[[type[Task]], type[Task]]:
@@ -248,35 +229,3 @@ class Task(ABC):
     def class_weights(self, spec: str | Mapping[str, float], labels: Sequence[Any]) -> Array:
         """Weights per label, ``(labels,)``. Raises HParamsError where they have no meaning."""
         raise HParamsError("hparams.value", f"class_weights: {self.name} has no classes to weigh")
-
-
-def softmax(logits: Array) -> Array:
-    """Along the last axis, in float64, so that probabilities sum to one."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
-
-
-def ranked_scores(
-    labels: Sequence[str], probabilities: Array, parameters: Parameters
-) -> dict[str, float] | None:
-    """Label → probability, best first, as far as the caller asked; None if he did not."""
-    if not parameters.scores and parameters.top_k is None:
-        return None
-    order = np.argsort(-probabilities, kind="stable")[: parameters.top_k]
-    return {labels[i]: rounded(probabilities[i]) for i in order}
-
-
-def rounded(probability: float) -> float:
-    """Six decimals: more than any model means, and stable across surfaces."""
-    return round(float(probability), 6)
-
-
-def given_weights(spec: Mapping[str, float], labels: Sequence[str]) -> Array:
-    """A weight per label from a mapping; labels not named weigh 1."""
-    unknown = [name for name in spec if name not in labels]
-    if unknown:
-        raise HParamsError(
-            "hparams.value",
-            f"class_weights: found the label {unknown[0]!r}; train has {', '.join(labels[:20])}",
-        )
-    return np.array([spec.get(label, 1.0) for label in labels], dtype=np.float32)

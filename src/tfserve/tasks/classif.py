@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.arrays import Array, softmax
 from tfserve.calibration import (
     Aim,
     softmax_loss,
@@ -21,26 +22,23 @@ from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels, Tally
-from tfserve.tasks.base import (
+from tfserve.tasks.base import Task, register
+from tfserve.tasks.common import (
+    IGNORED,
     LABEL_SCORES,
     MAX_BALANCED_WEIGHT,
     NUMBER,
     Answer,
-    Array,
-    Task,
     given_weights,
     object_of,
     ranked_scores,
-    register,
     rounded,
-    softmax,
+    unquoted,
+    weight_of,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-IGNORED = -100
-"""The target of a row whose label train lacks: no loss, and an error in the metrics."""
 
 
 @register("classif")
@@ -122,8 +120,7 @@ class Classif(Task):
         return np.asarray(place, np.int64)
 
     def normaliser(self, targets: Array, weights: Array | None) -> float:
-        kept = targets[targets != IGNORED]
-        return float(len(kept) if weights is None else weights[kept].sum())
+        return weight_of(targets, weights)
 
     def loss_sum(self, logits: Any, targets: Any, weights: Any | None) -> Any:
         from torch.nn.functional import cross_entropy
@@ -225,11 +222,3 @@ class Classif(Task):
 def either(asked: float | None, own: float | None) -> float | None:
     """What a request asks for, or what the model has."""
     return own if asked is None else asked
-
-
-def unquoted(cell: str) -> str:
-    """A cell without the double quotes that a CSV writer puts around it."""
-    cell = cell.strip()
-    if len(cell) >= 2 and cell[0] == cell[-1] == '"':
-        return cell[1:-1].replace('""', '"').strip()
-    return cell

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.calibration import (
     Aim,
     calibration_error,
@@ -22,22 +23,20 @@ from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels
-from tfserve.tasks.base import (
+from tfserve.tasks.base import Task, register
+from tfserve.tasks.common import (
     LABEL_SCORES,
     MAX_BALANCED_WEIGHT,
     NUMBER,
     TEXT,
     Answer,
-    Array,
-    Task,
     array_of,
     given_weights,
     object_of,
     ranked_scores,
-    register,
     rounded,
+    unquoted,
 )
-from tfserve.tasks.classif import unquoted
 
 if TYPE_CHECKING:
     from typing_extensions import Self

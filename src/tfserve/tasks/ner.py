@@ -15,29 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.arrays import Array, softmax
 from tfserve.calibration import softmax_loss, temperature, top_error
 from tfserve.errors import RecordError
 from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Labels
-from tfserve.tasks.base import (
+from tfserve.tasks.base import Task, register
+from tfserve.tasks.common import (
+    IGNORED,
     LABEL_SCORES,
     MAX_BALANCED_WEIGHT,
     NUMBER,
     TEXT,
     Answer,
-    Array,
-    Task,
     array_of,
     given_weights,
     object_of,
     ranked_scores,
-    register,
     rounded,
-    softmax,
+    weight_of,
 )
-from tfserve.tasks.classif import IGNORED
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -137,8 +136,7 @@ class Ner(Task):
         return np.array([ids.get(tag, IGNORED) for tag in label], dtype=np.int64)
 
     def normaliser(self, targets: Array, weights: Array | None) -> float:
-        kept = targets[targets != IGNORED]
-        return float(len(kept) if weights is None else weights[kept].sum())
+        return weight_of(targets, weights)
 
     def loss_sum(self, logits: Any, targets: Any, weights: Any | None) -> Any:
         from torch.nn.functional import cross_entropy

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.errors import RecordError
 from tfserve.parameters import Parameters
 from tfserve.records import Record
 from tfserve.tallies import Numbers
-from tfserve.tasks.base import NUMBER, Answer, Array, Task, object_of, register
+from tfserve.tasks.base import Task, register
+from tfserve.tasks.common import NUMBER, Answer, object_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

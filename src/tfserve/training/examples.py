@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tfserve.arrays import Array
 from tfserve.batching import Batch, collate
 from tfserve.encoding import Encoded, Encoder, Window
 from tfserve.records import Record
 from tfserve.tables import Table
 from tfserve.tasks import Task
-from tfserve.tasks.base import Array
-from tfserve.tasks.classif import IGNORED
+from tfserve.tasks.common import IGNORED
 
 
 @dataclass(frozen=True)

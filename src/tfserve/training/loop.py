@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import transformers
 
+from tfserve.arrays import Array
 from tfserve.batching import plan_epoch
 from tfserve.encoding import Encoder
 from tfserve.engines.torch import TorchEngine, quiet, tensors
@@ -28,7 +29,6 @@ from tfserve.files import sha256
 from tfserve.hparams import HParams
 from tfserve.predictor import Predictor
 from tfserve.tasks import Task
-from tfserve.tasks.base import Array
 from tfserve.training.checkpoints import Checkpoints, State
 from tfserve.training.examples import Examples, pooled
 from tfserve.training.logs import Logs, numbers

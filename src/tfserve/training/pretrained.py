@@ -9,12 +9,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from tfserve.arrays import Array
 from tfserve.artifact import TOKENIZER_FILES
 from tfserve.encoding import capacity, load_tokenizer, takes_bbox
 from tfserve.engines.torch import load_pretrained
 from tfserve.errors import ModelError
 from tfserve.tasks import Task
-from tfserve.tasks.base import Array
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tfserve.tasks.base import Array
+from tfserve.arrays import Array
 
 
 class Occurring(nn.Embedding):
