@@ -15,6 +15,7 @@ from tfserve import tables, tasks
 from tfserve.encoding import capacity, load_tokenizer, takes_bbox, token_counts
 from tfserve.errors import MAX_PROBLEMS_SHOWN, DataError, Problem
 from tfserve.tables import Table
+from tfserve.tasks.common import named
 
 PERCENTILES = (50, 90, 95, 99, 100)
 MAX_LABELS_SHOWN, MAX_LABEL = 30, 60
@@ -222,7 +223,9 @@ def _ranked(labels: Mapping[str, float]) -> dict[str, float]:
 def shown(labels: Sequence[str] | Mapping[str, float]) -> str:
     """The first of them, long ones cut, with their counts where there are any."""
     counts = labels if isinstance(labels, Mapping) else {}
-    names = [f"{name[:MAX_LABEL]}…" if len(name) > MAX_LABEL else name for name in labels]
+    names = [
+        f"{name[:MAX_LABEL]}…" if len(name) > MAX_LABEL else name for name in map(named, labels)
+    ]
     texts = [
         f"{text} {counts[name]:,.6g}" if name in counts else text
         for name, text in zip(labels, names, strict=True)

@@ -116,6 +116,12 @@ class Evaluated:
             values = map(figure, (each.one, each.other, each.one - each.other))
             p = figure(each.p) + (", significant" if each.significant else "")
             rows.append([name, *values, _between(each.interval), p])
+        one, other = (each.metrics for each in self.found)
+        for name in [*one, *(name for name in other if name not in one)]:
+            found = [one.get(name), other.get(name)]
+            if name not in self.differences and any(isinstance(value, float) for value in found):
+                shown = ["" if value is None else figure(value) for value in found]
+                rows.append([name, *shown, "", "", ""])
         return rows
 
     def as_dict(self) -> dict[str, Any]:

@@ -215,6 +215,11 @@ def _check_text(text: str, name: str) -> None:
         )
 
 
+def plain(text: str) -> str:
+    """A text without what hardly counts: case, and how many spaces stand between words."""
+    return " ".join(text.casefold().split())
+
+
 def _kind(value: Any) -> str:
     """What a value is, in JSON's words; never the value itself, which is the client's."""
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}

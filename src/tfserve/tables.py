@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from tfserve import delimited
 from tfserve.codecs import read_lines
 from tfserve.errors import DataError, Problem, RecordError, RequestError, StorageError
-from tfserve.records import Record
+from tfserve.records import SURROGATE, Record
 from tfserve.tasks import Task
 
 SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
@@ -57,6 +57,14 @@ class Table:
     @property
     def labels(self) -> list[Any]:
         return [row.label for row in self.rows]
+
+    @cached_property
+    def unboxed(self) -> Table:
+        """The same rows, as a model reads them that takes no boxes."""
+        if all(row.record.bbox is None for row in self.rows):
+            return self
+        rows = (replace(row, record=replace(row.record, bbox=None)) for row in self.rows)
+        return Table(self.name, tuple(rows))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,8 +130,9 @@ def find_files(locations: Mapping[str, Path | str | None]) -> dict[str, Path]:
         raise DataError(problems)
     if given["train"].is_dir():
         for split in SPLITS.keys() - given.keys():
-            named = [given["train"] / f"{n}{suffix}" for n in SPLITS[split] for suffix in SUFFIXES]
-            files.update({split: path for path in reversed(named) if path.is_file()})  # noqa: B035
+            names = (f"{name}{suffix}" for name in SPLITS[split] for suffix in SUFFIXES)
+            if any((given["train"] / name).is_file() for name in names):
+                files[split] = _in_folder(given["train"], split)
     return {split: files[split] for split in SPLITS if split in files}
 
 
@@ -203,7 +212,15 @@ def _row(sample: Any, line: int, task: type[Task], use_bbox: bool) -> Row:
         raise RecordError(
             "data.no_labels", "found no labels; expected them in every row", field="labels"
         )
-    return Row(record, task.parse_label(record.extra["labels"], record), line)
+    label = record.extra["labels"]
+    for part in label if isinstance(label, list) else [label]:
+        if isinstance(part, str) and SURROGATE.search(part):
+            raise RecordError(
+                "label.invalid",
+                "found half of a surrogate pair, which is no character; expected Unicode text",
+                field="labels",
+            )
+    return Row(record, task.parse_label(label, record), line)
 
 
 def read_samples(path: Path | str, columns: Sequence[str] = ("text",)) -> Iterator[tuple[int, Any]]:

@@ -102,7 +102,8 @@ class Labels:
     @cached_property
     def _counted(self) -> Array:
         """Whether an average is over a label, ``(labels,)``."""
-        return np.array([not self.space or label in self.space for label in self.labels], bool)
+        space = frozenset(self.space or self.labels)
+        return np.array([label in space for label in self.labels], bool)
 
     @cached_property
     def _findable(self) -> Array:

@@ -412,6 +412,8 @@ def test_a_difference_says_whether_it_is_more_than_chance(
     assert status == 0
     assert said["metric"].split()[:3] == ["metric", "model", "never"]
     assert said["accuracy"].endswith("0.001, significant")
+    assert said["coverage"].split() == ["coverage", "0.000"]  # the first always answers
+    assert said["ece"].split()[0] == "ece" and len(said["ece"].split()) == 3
     copied = shutil.copytree(one.model, tmp_path / "copied")
     _, out, _ = tfserve_("evaluate", one.model, file, "--compare", copied)
     assert "significant" not in out

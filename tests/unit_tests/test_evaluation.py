@@ -269,6 +269,19 @@ def test_a_model_that_answers_with_few_scores_is_evaluated_with_all(
     assert found.items.probabilities.sum(-1) == pytest.approx(1, abs=1e-4)
 
 
+def test_a_table_with_boxes_is_known_to_a_model_without(loaded: Loaded, tmp_path: Path) -> None:
+    predictor = loaded("classif")
+    plain = tables.read_table(
+        tiny.data(tmp_path / "plain", "classif") / "dev.csv", type(predictor.task)
+    )
+    rows = [replace(row, record=replace(row.record, bbox=np.zeros((len(row.record.spans), 4), int)))
+            for row in plain.rows]  # fmt: skip
+    boxed = tables.Table("dev.csv", tuple(rows))
+    assert boxed.fingerprint != plain.fingerprint == boxed.unboxed.fingerprint
+    assert plain.unboxed is plain
+    assert evaluate(predictor, boxed).known_as == evaluate(predictor, plain).known_as == "dev"
+
+
 def test_a_table_that_dev_was_taken_from_is_known(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,11 @@ def test_entities_are_counted_by_their_texts(tmp_path: Path) -> None:
     assert told.common == ["Ann", "Bo Li"] and told.known == {"dev": 0.5}
 
 
+def differing(task: str, one: tables.Row, other: tables.Row, spread: float = 0.0) -> bool:
+    records = (one.record, other.record)
+    return tasks.get(task).differ(one.label, other.label, records, spread)
+
+
 @pytest.mark.parametrize(
     ("task", "one", "other", "differ"),
     [
@@ -142,8 +147,9 @@ def test_what_counts_as_another_label(
     task: str, one: str, other: str, differ: bool, tmp_path: Path
 ) -> None:
     write(tmp_path, "train", [("Ann went home today", one), ("ANN  went  home today", other)])
-    table = tables.read_table(tmp_path / "train.csv", tasks.get(task))
-    assert contents.differ(*table.rows, per_word=task == "ner") is differ
+    assert (
+        differing(task, *tables.read_table(tmp_path / "train.csv", tasks.get(task)).rows) is differ
+    )
 
 
 def test_numbers_differ_by_what_is_far_in_their_table(tmp_path: Path) -> None:
@@ -151,8 +157,10 @@ def test_numbers_differ_by_what_is_far_in_their_table(tmp_path: Path) -> None:
         values = [0.0, 0.2, 1.0, 4.0]
         write(tmp_path, "train", [(f"text {v}", str(v * scale + offset)) for v in values])
         table = tables.read_table(tmp_path / "train.csv", tasks.get("regression"))
-        far, (low, near, _, high) = contents.far(table), table.rows
-        assert not contents.differ(low, near, far=far) and contents.differ(low, high, far=far)
+        spread = tasks.get("regression").spread(table.labels)
+        low, near, _, high = table.rows
+        assert not differing("regression", low, near, spread)
+        assert differing("regression", low, high, spread)
 
 
 def test_other_words_may_be_other_entities_of_the_same_types(tmp_path: Path) -> None:
@@ -161,8 +169,8 @@ def test_other_words_may_be_other_entities_of_the_same_types(tmp_path: Path) -> 
             ("Bob went home on Sunday", "B-PER O O O O")]  # fmt: skip
     write(tmp_path, "train", rows)
     one, other, third = tables.read_table(tmp_path / "train.csv", tasks.get("ner")).rows
-    assert not contents.differ(one, other, per_word=True)
-    assert contents.differ(one, third, per_word=True)
+    assert not differing("ner", one, other)
+    assert differing("ner", one, third)
 
 
 def test_labels_that_come_together() -> None:

@@ -354,6 +354,9 @@ def test_labels_that_the_model_does_not_know_are_errors(
     assert isinstance(grid, Grid)
     assert sum(row[1] == "never heard of" for row in grid.rows) == 4
     assert "does not know 1 of the labels (never heard of)" in read(page)
+    [labels] = [section for section in page.sections if section.title == "Labels"]
+    # Where nothing is right there is nothing to draw.
+    assert [part.kind for part in labels.parts] == (["plot"] * known + ["grid"])
 
 
 def test_what_abstaining_buys_does_not_depend_on_whether_the_model_abstains() -> None:
@@ -639,7 +642,34 @@ def test_long_words_and_spans_and_many_labels_leave_pages_small(
     texts = [(f"text number {i} of many", f"{i} {'label ' * 10}") for i in range(5000)]
     tiny.table(tmp_path / "labels" / "train.csv", texts, ("text", "labels"))
     page = exploration.page(explore(tmp_path / "labels", "classif"), title="t")
-    assert "The 1,000 commonest of 5,000." in read(page) and len(page.html()) < 1_000_000
+    assert "The first 1,000 of 5,000." in read(page) and len(page.html()) < 1_000_000
+    several = loaded("classif")
+    table = tables.read_table(tmp_path / "labels" / "train.csv", type(several.task))
+    found = evaluate(several, table)
+    for page in (
+        evaluation.page(found, title="t"),
+        comparison.page(found, found, ("one", "other"), {}),
+    ):
+        assert "The first 1,000 of 5,00" in read(page) and len(page.html()) < 1_000_000
+
+
+def test_problems_that_are_not_listed_are_counted(tmp_path: Path) -> None:
+    rows = [("fine", "a"), ("good", "b"), *[("no label", "")] * 25]
+    tiny.table(tmp_path / "train.csv", rows, ("text", "labels"))
+    page = exploration.page(explore(tmp_path, "classif"), title="t")
+    assert len(page.notes) == 21 and page.notes[-1] == "… and 5 more problems."
+
+
+def test_long_rows_of_words_with_tags_are_read_whole(
+    tmp_path: Path, pretrained: PretrainedFolder
+) -> None:
+    for task, odd in (("classif", ("the " * 80 + "end", "a")),
+                      ("ner", ("the " * 80 + "end", "O " * 80 + "B-X"))):  # fmt: skip
+        page = explored(tmp_path / task, task, [odd], pretrained())
+        text = read(page)
+        assert ("longer than the model sees" in text) is (task == "classif")
+        assert ("rows of train read in windows" in text) is (task == "ner")
+        assert ("rows of train too long, without windows" in text) is (task == "classif")
 
 
 @pytest.mark.parametrize("task", tasks.names())

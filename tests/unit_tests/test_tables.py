@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -526,6 +527,30 @@ def test_two_train_tables_are_one_too_many(tmp_path: Path, names: tuple[str, ...
         find_files({"train": folder_of(tmp_path / "data", *names)})
     assert caught.value.problems[0].code == "data.no_file"
     assert "found " + ", ".join(names) in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize("other", ["validation.csv", "dev.jsonl"])
+def test_two_tables_of_one_split_are_not_chosen_from(other: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "train.csv", "dev.csv", other)
+    with pytest.raises(DataError, match=r"expected one file dev\.csv") as caught:
+        find_files({"train": folder})
+    assert [problem.code for problem in caught.value.problems] == ["data.no_file"]
+    assert find_files({"train": folder, "dev": folder / other})["dev"] == folder / other
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [("classif", "sad \ud83d"), ("multilabel-classif", ["fine", "sad \ud83d"]),
+                        ("ner", ["O", "B-\ud83d"])],
+)  # fmt: skip
+def test_half_a_character_in_a_label_is_told_with_its_line(
+    task: str, label: Any, tmp_path: Path
+) -> None:
+    lines = [{"text": "two words", "labels": label}] * 2
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    _, problems = tables.scan_table(tmp_path / "train.jsonl", tasks.get(task))
+    assert [(p.code, p.line, p.column) for p in problems] == [
+        ("label.invalid", 1, "labels"), ("label.invalid", 2, "labels"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["dev.csv", "validation.csv", "test.csv"])

@@ -63,7 +63,10 @@ class Evaluation:
     @property
     def known_as(self) -> str | None:
         """What the manifest calls a table of these rows, in any order; None for others."""
-        return None if self.manifest is None else self.manifest.known_as(self.table.fingerprint)
+        if self.manifest is None:
+            return None
+        read = self.table if self.manifest.use_bbox else self.table.unboxed
+        return self.manifest.known_as(read.fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""

@@ -9,6 +9,7 @@ import numpy as np
 from tfserve.calibration import never_given
 from tfserve.evaluation import Evaluation
 from tfserve.tallies import Labels, Numbers, figure
+from tfserve.tasks.common import named
 
 MOST_NAMES = 10
 
@@ -40,7 +41,7 @@ def notes(found: Evaluation) -> Iterator[str]:
                 "spearman have no value and stand as 0."
             )
     elif isinstance(found.tally, Labels) and not any(found.tally.gold):
-        what = "an entity" if found.task.per_word else "a label"
+        what = {"entities": "an entity"}.get(found.task.unit, "a label")
         yield f"No row has {what}: there is nothing to be found, and F1 stands as 0."
     elif not found.task.per_word and len(set(labels)) == 1:
         same = labels[0] if found.task.exclusive else ", ".join(labels[0])
@@ -64,5 +65,6 @@ def notes(found: Evaluation) -> Iterator[str]:
 
 
 def _named(names: list[str]) -> str:
+    names = [named(name) for name in names]
     shown = ", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in names[:MOST_NAMES])
     return f"{shown}, …" if len(names) > MOST_NAMES else shown

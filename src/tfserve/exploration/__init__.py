@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tfserve import checks, tasks
 from tfserve.arrays import Array
-from tfserve.exploration import contents
 from tfserve.exploration.twins import Place, Twins, twins
 from tfserve.tables import Row, Table
 
@@ -48,11 +47,14 @@ class Exploration:
 
     def conflicting(self) -> list[Twins]:
         """Rows that were labelled otherwise than a twin, each with the most similar one."""
-        per_word = tasks.get(self.check.task_name).per_word
-        far = contents.far(next(iter(self.tables.values())))
+        task = tasks.get(self.check.task_name)
+        spread = task.spread(next(iter(self.tables.values())).labels)
         pairs = ((twin, self.row(twin.one), self.row(twin.other)) for twin in self.twins)
-        differing = (t for t, a, b in pairs if contents.differ(a, b, per_word=per_word, far=far))
-        return _one_a_row(differing)
+        return _one_a_row(
+            twin
+            for twin, one, other in pairs
+            if task.differ(one.label, other.label, (one.record, other.record), spread)
+        )
 
     def leaks(self, split: str) -> list[Twins]:
         """Rows of a split that have a twin in an earlier one, each with the most similar one."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfserve.arrays import Array
-from tfserve.exploration.twins import plain
-from tfserve.tables import Row, Table
-from tfserve.tasks.ner import entities
+from tfserve.tables import Table
+from tfserve.tasks.ner import mentioned
 
 CELLS = 50
 """Of a page, across and down."""
@@ -61,39 +60,9 @@ def mentions(tables: Mapping[str, Table]) -> dict[str, Mentions]:
 def _texts(table: Table) -> dict[str, list[str]]:
     found = defaultdict(list)
     for row in table.rows:
-        for kind, text in marked(row):
+        for kind, text in mentioned(row.label, row.record):
             found[kind].append(text)
     return found
-
-
-def far(table: Table) -> float:
-    """Targets of one text that differ by more than this contradict each other: the standard
-    deviation of all."""
-    numbers = [row.label for row in table.rows if isinstance(row.label, float)]
-    return float(np.std(numbers)) if numbers else 0.0
-
-
-def differ(one: Row, other: Row, *, per_word: bool = False, far: float = 0.0) -> bool:
-    """Whether two rows of nearly the same text were labelled differently; of words with tags,
-    whether other entities were marked, or where the texts differ entities of other types; of
-    numbers whether they are further apart than ``far``."""
-    if isinstance(one.label, float):
-        return bool(abs(one.label - other.label) > far)
-    if per_word:
-        alike = plain(one.record.text) == plain(other.record.text)
-        sides = [
-            Counter((kind, plain(text) if alike else "") for kind, text in marked(row))
-            for row in (one, other)
-        ]
-        return sides[0] != sides[1]
-    return bool(one.label != other.label)
-
-
-def marked(row: Row) -> Iterator[tuple[str, str]]:
-    """Type and text of each entity."""
-    spans, text = row.record.spans, row.record.text
-    for first, last, kind in entities(row.label):
-        yield kind or "", text[spans[first][0] : spans[last - 1][1]]
 
 
 def together(labels: Sequence[Sequence[str]], names: Sequence[str]) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfserve.arrays import Array
 from tfserve.errors import missing_extra
+from tfserve.records import plain
 
 SIMILAR, CANDIDATE = 0.8, 0.6
 """From which on texts are twins, and are compared: hashes know a similarity only roughly."""
@@ -41,7 +42,8 @@ class Twins:
 def twins(texts: Mapping[str, Sequence[str]]) -> list[Twins]:
     """For each row the most similar earlier one of each split; the most similar pairs first.
 
-    Case and spaces do not count. Raises InstallError without the extra ``report``.
+    Case does not count, nor how many spaces there are. Raises InstallError without the extra
+    ``report``.
     """
     try:
         from datasketch import MinHash, MinHashLSH
@@ -89,11 +91,6 @@ def _likest(places: Sequence[Place], alike: Array) -> Iterator[Place]:
             some.append(places[number])
     for some in left.values():
         yield from reversed(some)
-
-
-def plain(text: str) -> str:
-    """A text without what does not count: case and spaces."""
-    return " ".join(text.casefold().split())
 
 
 def _shingles(bare: str) -> Array:

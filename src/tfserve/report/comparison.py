@@ -9,12 +9,10 @@ import numpy as np
 from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference
 from tfserve.evaluation.notes import notes
-from tfserve.exploration import contents
 from tfserve.report import figures
-from tfserve.report.mistakes import names_of
 from tfserve.report.page import MANY, Grid, Page, Part, Plot, Section
-from tfserve.tables import Row
 from tfserve.tallies import Labels, Numbers, figure
+from tfserve.tasks.common import named
 
 MOST = 50
 
@@ -69,15 +67,15 @@ def _labels(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Se
     if not shared:
         return []
     rows = [
-        (label, *(by_label[label]["f1"] for by_label in scores),
+        (named(label), *(by_label[label]["f1"] for by_label in scores),
          scores[0][label]["f1"] - scores[1][label]["f1"], int(scores[0][label]["support"]))
         for label in shared
     ]  # fmt: skip
     rows.sort(key=lambda row: -abs(row[3]))
-    header = ["label", *names, "difference", "rows"]
+    header = ["label", *names, "difference", one.task.unit]
     parts: list[Part] = []
-    if len(rows) <= MANY:
-        series = {name: [row[1 + i] for row in rows] for i, name in enumerate(names)}
+    series = {name: [row[1 + i] for row in rows] for i, name in enumerate(names)}
+    if len(rows) <= MANY and any(map(any, series.values())):
         parts.append(
             Plot(figures.bars([row[0] for row in rows], series, "F1"), "F1 of each label.")
         )
@@ -112,8 +110,6 @@ def _rows(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Sect
 def _said(found: Evaluation, row: int) -> str:
     if isinstance(found.tally, Numbers):
         return f"{found.tally.given[row]:.4g} for {found.tally.gold[row]:.4g}"
-    if found.task.per_word:
-        answered = Row(found.table.rows[row].record, found.answers[row]["pred"], 0)
-        return "; ".join(f"{kind}: {text}" for kind, text in contents.marked(answered)) or "(none)"
-    assert isinstance(found.tally, Labels)
-    return names_of(found.tally.given[row])
+    pred = found.answers[row]["pred"]
+    text = "" if pred is None else found.task.label_text(pred, found.table.rows[row].record)
+    return text or "(none)"

@@ -17,7 +17,7 @@ from tfserve.report import confusion, figures, mistakes, probabilities
 from tfserve.report.page import MANY, Cards, Grid, Page, Part, Plot, Section, shown
 from tfserve.tallies import Labels, Numbers, Tally
 from tfserve.tasks import Task
-from tfserve.tasks.ner import NO_TYPE
+from tfserve.tasks.common import named
 
 GROUPS = 5
 """Of rows of like length, or labels of like frequency."""
@@ -75,29 +75,24 @@ def _labels(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
     if not by_label:
         return []
     thresholds = found.task.thresholds_by_label() if not found.task.exclusive else {}
-    unit = _unit(found)
+    unit = found.task.unit
     header = ["label", "precision", "recall", "F1", unit]
     header += [f"{unit} in train"] * bool(frequencies) + ["threshold"] * bool(thresholds)
     rows = []
     for label, scores in by_label.items():
         shares = [scores[name] for name in ("precision", "recall", "f1")]
-        row = [label or NO_TYPE, *shares, int(scores["support"])]
+        row = [named(label), *shares, int(scores["support"])]
         row += [int(frequencies.get(label, 0))] * bool(frequencies)
         row += [_threshold(thresholds.get(label))] * bool(thresholds)
         rows.append(row)
     rows.sort(key=lambda row: -row[4])
     parts: list[Part] = []
-    if len(rows) <= MANY:
-        series = {name: [row[i] for row in rows] for i, name in enumerate(header[1:4], 1)}
+    series = {name: [row[i] for row in rows] for i, name in enumerate(header[1:4], 1)}
+    if len(rows) <= MANY and any(map(any, series.values())):
         svg = figures.bars([row[0] for row in rows], series, "share")
         parts.append(Plot(svg, "Precision, recall and F1 of each label, the commonest first."))
     parts.append(Grid(header, rows, "A click on a heading sorts.", tall=len(rows) > MANY))
     return [Section("Labels", "How well each label is found.", parts)]
-
-
-def _unit(found: Evaluation) -> str:
-    """What has a label."""
-    return "entities" if found.task.per_word else "rows"
 
 
 def _threshold(value: Any) -> Any:
@@ -121,7 +116,7 @@ def _slices(found: Evaluation, frequencies: Mapping[str, float]) -> list[Section
             low, high = int(frequencies[some[0]]), int(frequencies[some[-1]])
             f1 = float(np.mean([by_label[label]["f1"] for label in some]))
             rows.append((f"{low:,} to {high:,}", len(some), f1))
-        header = [f"{_unit(found)} in train", "labels", "mean F1"]
+        header = [f"{found.task.unit} in train", "labels", "mean F1"]
         parts.append(Grid(header, rows, "By a label's frequency."))
     if not parts:
         return []

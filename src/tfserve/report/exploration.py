@@ -12,9 +12,9 @@ from tfserve.exploration import Exploration, Twins, contents
 from tfserve.report import figures
 from tfserve.report.page import MANY, Cards, Grid, Page, Part, Plot, Section, shown
 from tfserve.tables import Row
-from tfserve.tasks.ner import OUTSIDE
+from tfserve.tasks.common import named
 
-MOST_LABELS, MOST_LISTED, MOST_ROWS = 150, 1000, 50
+MOST_LABELS, MOST_ROWS, MOST_PROBLEMS = 150, 50, 20
 OUT_OF_ORDER = 0.1
 """A row of whose words more than this share go back is to be looked at."""
 
@@ -43,7 +43,10 @@ def page(found: Exploration, *, title: str) -> Page:
     sections += _twins(found)
     sections += _first(found, task, numeric=numeric)
     rows = " · ".join(f"{name} {len(table.rows):,}" for name, table in found.tables.items())
-    notes = [str(problem) for problem in found.check.problems[:20]]
+    problems = found.check.problems
+    notes = [str(problem) for problem in problems[:MOST_PROBLEMS]]
+    if len(problems) > MOST_PROBLEMS:
+        notes.append(f"… and {len(problems) - MOST_PROBLEMS:,} more problems.")
     return Page(title, f"{found.check.task_name} · rows: {rows}", sections, notes)
 
 
@@ -67,8 +70,10 @@ def _summary(found: Exploration, *, numeric: bool) -> Section:
             cards.append(_imbalance(train.labels))
     over = [split.over_capacity for split in found.check.splits.values()]
     if found.check.capacity is not None and over[0] is not None:
-        told = f"more than the {found.check.capacity} tokens that the model sees"
-        cards.append((f"rows of {next(iter(found.tables))} too long", f"{over[0]:.1%}", told))
+        told = f"more than the {found.check.capacity} tokens that the model sees at once"
+        windowed = tasks.get(found.check.task_name).per_word
+        what = "read in windows" if windowed else "too long, without windows"
+        cards.append((f"rows of {next(iter(found.tables))} {what}", f"{over[0]:.1%}", told))
     leaked = sum(len(found.leaks(name)) for name in found.tables)
     cards.append(("rows seen before", f"{leaked:,}", "of dev and test, in an earlier split"))
     cards.append(("labelled twice", f"{len(found.conflicting()):,}", "nearly the same text"))
@@ -90,19 +95,18 @@ def _labels(found: Exploration) -> Section:
     rows: list[Sequence[Any]] = []
     for label in names:
         counts = [int(split.labels.get(label, 0)) for split in splits.values()]
-        rows.append([label, *counts, counts[0] / totals[first]])
+        rows.append([named(label), *counts, counts[0] / totals[first]])
     parts: list[Part] = []
     most = names[:MANY]
     series = {
         name: [split.labels.get(label, 0) / totals[name] for label in most]
         for name, split in splits.items()
     }
-    svg = figures.bars(most, series, "share of the split's labels")
+    svg = figures.bars(list(map(named, most)), series, "share of the split's labels")
     more = "" if len(names) <= MANY else f" The {MANY} commonest of {len(names):,}."
     parts.append(Plot(svg, "How common each label is, by split." + more))
     header = ["label", *splits, f"share of {first}'s labels"]
-    told = f"The {MOST_LISTED:,} commonest of {len(rows):,}." if len(rows) > MOST_LISTED else ""
-    parts.append(Grid(header, rows[:MOST_LISTED], told, tall=len(rows) > MANY))
+    parts.append(Grid(header, rows, tall=len(rows) > MANY))
     text = "Splits of one source have like shares; a label that is rare in train is learned badly."
     return Section("Labels", text, parts)
 
@@ -139,6 +143,7 @@ def _together(found: Exploration) -> list[Section]:
     shares = contents.together(labels, names)
     svg = figures.heat(shares, names, names, "have this label too", "of rows with this label")
     caption = "Share of a label's rows (down) that have another label too (across)."
+    caption += f" The {len(names)} commonest of {len(counts):,}." * (len(counts) > len(names))
     parts: list[Part] = [Grid(["labels of a row", "rows"], spread), Plot(svg, caption, wide=True)]
     return [Section("Labels together", "Which labels come with which.", parts)]
 
@@ -147,8 +152,8 @@ def _entities(found: Exploration) -> Section:
     by_type = contents.mentions(found.tables)
     others = [name for name in found.tables if name != "train"]
     rows = [
-        [kind, told.count, told.distinct, told.words, *(told.known.get(name) for name in others),
-         ", ".join(told.common)]
+        [named(kind), told.count, told.distinct, told.words,
+         *(told.known.get(name) for name in others), ", ".join(told.common)]
         for kind, told in by_type.items()
     ]  # fmt: skip
     header = ["type", "entities", "distinct", "mean words",
@@ -157,7 +162,7 @@ def _entities(found: Exploration) -> Section:
         "Entities of train. Where most of dev and test were seen in train, a good score may be "
         "memory; where few were, it is understanding."
     )
-    return Section("Entities", text, [Grid(header, rows)])
+    return Section("Entities", text, [Grid(header, rows, tall=len(rows) > MANY)])
 
 
 def _boxes(found: Exploration) -> Section:
@@ -204,19 +209,15 @@ def _twins(found: Exploration) -> list[Section]:
 
 def _pair(found: Exploration, pair: Twins) -> list[Any]:
     cells: list[Any] = [pair.similarity]
-    per_word = tasks.get(found.check.task_name).per_word
+    task = tasks.get(found.check.task_name)
     for place in (pair.one, pair.other):
         row = found.row(place)
-        cells += [place[0], row.line, _label(row, per_word), row.record.text[:300]]
+        cells += [place[0], row.line, _label(task, row), row.record.text[:300]]
     return cells
 
 
-def _label(row: Row, per_word: bool) -> str:
-    """The label as it is read; of words with tags the entities."""
-    label = row.label
-    if per_word:
-        label = [f"{kind}: {text}".removeprefix(": ") for kind, text in contents.marked(row)]
-    return shown("; ".join(label) if isinstance(label, (list, tuple)) else str(label), 200)
+def _label(task: type[tasks.Task], row: Row) -> str:
+    return shown(task.label_text(row.label, row.record), 200)
 
 
 def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list[Section]:
@@ -228,11 +229,13 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
     def add(why: str, places: Sequence[int]) -> None:
         for i in places[:10]:
             row = table.rows[i]
-            rows.append((why, row.line, _label(row, task.per_word), row.record.text[:300]))
+            rows.append((why, row.line, _label(task, row), row.record.text[:300]))
 
     order = np.argsort(-lengths, kind="stable")
     if found.check.capacity is not None:
-        add("longer than the model sees", [i for i in order if lengths[i] > found.check.capacity])
+        if not task.per_word:  # whose texts are always read whole
+            long = [i for i in order if lengths[i] > found.check.capacity]
+            add("longer than the model sees", long)
     else:
         usual = float(np.median(lengths))
         add("very long", [i for i in order if lengths[i] > 20 * usual])
@@ -251,7 +254,7 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
         counts = found.check.splits[name].labels
         few = max(2.0, LEADING * max(counts.values(), default=0))
         rare = {label for label, count in counts.items() if count < few}
-        labels = (_names(row.label, task.per_word) for row in table.rows)
+        labels = (task.label_names(row.label) for row in table.rows)
         add("a rare label", [i for i, names in enumerate(labels) if names & rare])
     if not rows:
         return []
@@ -262,10 +265,3 @@ def _first(found: Exploration, task: type[tasks.Task], *, numeric: bool) -> list
 def _broken(text: str) -> bool:
     """A replacement character, or UTF-8 that was read as Latin-1."""
     return any(mark in text for mark in ("\ufffd", "Ã©", "Ã¨", "Ã¼", "Ã¶", "Ã¤", "â€™", "â€œ"))
-
-
-def _names(label: Any, per_word: bool) -> set[str]:
-    """The labels of a row; of tags their types."""
-    if per_word:
-        return {tag.partition("-")[2] for tag in label if tag != OUTSIDE}
-    return set(label) if isinstance(label, tuple) else {label}

@@ -14,7 +14,7 @@ from tfserve.records import Record
 from tfserve.report import figures
 from tfserve.report.page import MANY, Grid, Part, Plot, Section, shown
 from tfserve.tallies import Labels, Numbers, Unit, figure
-from tfserve.tasks.ner import NO_TYPE
+from tfserve.tasks.common import named
 
 MOST = 100
 MOST_WORDS, MOST_LETTERS = 60, 40
@@ -86,7 +86,7 @@ def _slips(found: Evaluation) -> Section:
         most = sorted(types, key=lambda label: -sum(counts[kind, label] for kind in KINDS))[:MANY]
         drawn = {kind: [counts[kind, label] for label in most] for kind in KINDS}
         told = f" The {MANY} types with the most." if len(types) > MANY else ""
-        svg = figures.bars([name or NO_TYPE for name in most], drawn, "errors")
+        svg = figures.bars(list(map(named, most)), drawn, "errors")
         parts.append(Plot(svg, "Errors of each kind, by the type of the entity." + told))
     rows = [
         (kind, what, sum(counts[kind, label] for label in types)) for kind, what in KINDS.items()
@@ -94,7 +94,8 @@ def _slips(found: Evaluation) -> Section:
     parts.append(Grid(["kind", "what it means", "errors"], rows))
     ranked = sorted(every, key=lambda slip: -slip.proba)[:MOST]
     examples = [
-        (slip.proba, slip.kind, slip.gold and slip.gold[2], slip.given and slip.given[2],
+        (slip.proba, slip.kind,
+         *(entity and named(entity[2]) for entity in (slip.gold, slip.given)),
          found.table.rows[slip.row].line, _marked(found.table.rows[slip.row].record, slip))
         for slip in ranked
     ]  # fmt: skip

@@ -18,8 +18,9 @@ from tfserve.tallies import figure
 MOST_CHARACTERS, MOST_OF_NAME = 600, 28
 """Of a text in a table, since what makes a page heavy are texts; of a name beside an axis."""
 
-MANY = 25
-"""With more rows than so a table is scrolled, and a picture of them cannot be read."""
+MANY, MOST_LISTED = 25, 1000
+"""With more rows than so a table is scrolled, and a picture of them cannot be read; with more than
+so it ends."""
 
 FRAME = 800
 """Pixels of a page's height in a notebook."""
@@ -38,13 +39,26 @@ class Plot:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table whose columns sort by a click; numbers are right-aligned."""
+    """A table whose columns sort by a click; numbers are right-aligned.
+
+    Of very many rows, as where each has a label of its own, the first are shown."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     tall: bool = False
     kind: str = "grid"
+
+    @property
+    def told(self) -> str:
+        """The caption, and how many rows are left out."""
+        more = f"The first {MOST_LISTED:,} of {len(self.rows):,}."
+        return f"{self.caption} {more}".strip() if len(self.rows) > MOST_LISTED else self.caption
+
+    @property
+    def listed(self) -> Sequence[Sequence[Any]]:
+        """The rows that are shown."""
+        return self.rows[:MOST_LISTED]
 
 
 @dataclass(frozen=True)

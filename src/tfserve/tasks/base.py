@@ -46,8 +46,10 @@ class Task(ABC):
     Class attributes
     ----------------
     name : what users write as ``task_name``
-    auto_model : the transformers class whose head this task trains
+    auto_model, pipeline_tag : the transformers class whose head this task trains, and what the hub
+        calls such a task
     problem_type : goes into the model's config, None where transformers has none
+    unit : what has a label: ``rows`` or ``entities``
     per_word : True when there is an answer for every word, False for one a record
     exclusive : whether what is answered has one label; otherwise any number of them
     numeric : whether it is a number, and has none
@@ -61,7 +63,9 @@ class Task(ABC):
 
     name: ClassVar[str]
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    pipeline_tag: ClassVar[str] = "text-classification"
     problem_type: ClassVar[str | None] = None
+    unit: ClassVar[str] = "rows"
     per_word: ClassVar[bool] = False
     exclusive: ClassVar[bool] = True
     numeric: ClassVar[bool] = False
@@ -93,6 +97,26 @@ class Task(ABC):
     @abstractmethod
     def label_counts(cls, labels: Sequence[Any]) -> dict[str, float]:
         """What ``tfserve check`` shows of the labels: counts, or statistics of a target."""
+
+    @classmethod
+    def label_names(cls, label: Any) -> set[str]:
+        """Of a row's label the names that ``label_counts`` counts."""
+        return {label}
+
+    @classmethod
+    def label_text(cls, label: Any, record: Record) -> str:
+        """A row's label as it is read."""
+        return str(label)
+
+    @classmethod
+    def spread(cls, labels: Sequence[Any]) -> float:
+        """How far labels of one text may lie apart; 0 where they have no distance."""
+        return 0.0
+
+    @classmethod
+    def differ(cls, one: Any, other: Any, records: tuple[Record, Record], spread: float) -> bool:
+        """Whether the labels of nearly the same text contradict each other."""
+        return bool(one != other)
 
     @classmethod
     def unseen(cls, train: Sequence[Any], other: Sequence[Any]) -> list[str]:

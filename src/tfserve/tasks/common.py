@@ -19,6 +19,9 @@ IGNORED = -100
 MAX_BALANCED_WEIGHT = 20.0
 """A label in one row of a thousand would weigh a thousand times: then it is all that is learned."""
 
+NO_TYPE = "(no type)"
+"""How the type of bare tags is shown, which is empty."""
+
 NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 LABEL_SCORES = {"type": "object", "additionalProperties": NUMBER}
 
@@ -31,6 +34,11 @@ def array_of(items: Schema) -> Schema:
 def object_of(required: Sequence[str], **properties: Schema) -> Schema:
     """The schema of an object; keys of other names may stand in it."""
     return {"type": "object", "required": list(required), "properties": properties}
+
+
+def named(label: str) -> str:
+    """A label as it is shown."""
+    return label or NO_TYPE
 
 
 def ranked_scores(

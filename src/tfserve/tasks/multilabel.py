@@ -107,6 +107,14 @@ class MultilabelClassif(Task):
     def label_counts(cls, labels: Sequence[tuple[str, ...]]) -> dict[str, float]:
         return dict(sorted(Counter(label for row in labels for label in row).items()))
 
+    @classmethod
+    def label_names(cls, label: tuple[str, ...]) -> set[str]:
+        return set(label)
+
+    @classmethod
+    def label_text(cls, label: Sequence[str], record: Record) -> str:
+        return "; ".join(label)
+
     def state(self) -> dict[str, Any]:
         return {"labels": list(self.labels), "temperatures": list(self.temperatures),
                 "thresholds": list(self.thresholds)}  # fmt: skip

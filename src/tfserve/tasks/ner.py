@@ -20,7 +20,7 @@ from tfserve.calibration import softmax_loss, temperature, top_error
 from tfserve.errors import RecordError
 from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
-from tfserve.records import Record
+from tfserve.records import Record, plain
 from tfserve.tallies import Labels
 from tfserve.tasks.base import Task, register
 from tfserve.tasks.common import (
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 OUTSIDE = "O"
-NO_TYPE = "(no type)"
-"""How the type of bare tags is shown, which is empty."""
 
 _TAG = re.compile(r"O|([BIESLU])(-\S+)?")
 _LAST = "SUEL"  # in BIOES and BILOU: the last word of an entity, or its only one
@@ -70,7 +68,8 @@ class Ner(Task):
     temperatures : that divides a word's logits, by the tag that is its likeliest; none: 1
     """
 
-    auto_model = "AutoModelForTokenClassification"
+    auto_model, pipeline_tag = "AutoModelForTokenClassification", "token-classification"
+    unit = "entities"
     per_word = True
     metric = "f1"
     metric_names = ("f1", "precision", "recall", "word_accuracy")
@@ -127,6 +126,33 @@ class Ner(Task):
         """Entities by type."""
         begun = Counter(tag.partition("-")[2] for tags in labels for tag in tags if tag[0] == "B")
         return dict(sorted(begun.items()))
+
+    @classmethod
+    def label_names(cls, label: Sequence[str]) -> set[str]:
+        """The types."""
+        return {kind or "" for _, _, kind in entities(label)}
+
+    @classmethod
+    def label_text(cls, label: Sequence[str], record: Record) -> str:
+        """The entities."""
+        found = mentioned(label, record)
+        return "; ".join(f"{kind}: {text}" if kind else text for kind, text in found)
+
+    @classmethod
+    def differ(
+        cls,
+        one: Sequence[str],
+        other: Sequence[str],
+        records: tuple[Record, Record],
+        spread: float,
+    ) -> bool:
+        """Whether other entities are marked, or where the texts differ entities of other types."""
+        alike = plain(records[0].text) == plain(records[1].text)
+        sides = [
+            Counter((kind, plain(text) if alike else "") for kind, text in mentioned(tags, record))
+            for tags, record in zip((one, other), records, strict=True)
+        ]
+        return sides[0] != sides[1]
 
     def state(self) -> dict[str, Any]:
         return {"labels": list(self.labels), "temperatures": list(self.temperatures)}
@@ -242,6 +268,12 @@ class Ner(Task):
 
 def _units(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return {(kind or "", first, last) for first, last, kind in entities(tags)}
+
+
+def mentioned(tags: Sequence[str], record: Record) -> Iterator[tuple[str, str]]:
+    """Type and text of each entity."""
+    for first, last, kind in entities(tags):
+        yield kind or "", record.text[record.spans[first][0] : record.spans[last - 1][1]]
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:

@@ -85,6 +85,17 @@ class Regression(Task):
         return {"mean": float(np.mean(labels)), "std": float(np.std(labels)), **quantiles}
 
     @classmethod
+    def spread(cls, labels: Sequence[float]) -> float:
+        """Their standard deviation."""
+        return float(np.std(labels))
+
+    @classmethod
+    def differ(
+        cls, one: float, other: float, records: tuple[Record, Record], spread: float
+    ) -> bool:
+        return abs(one - other) > spread
+
+    @classmethod
     def unseen(cls, train: Sequence[float], other: Sequence[float]) -> list[str]:
         return []
 

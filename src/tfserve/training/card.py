@@ -14,9 +14,8 @@ from tfserve.artifact import CARD, REPORT, Manifest
 from tfserve.evaluation import Evaluation
 from tfserve.files import storing, write_text
 from tfserve.tallies import figure
-from tfserve.tasks.ner import NO_TYPE
+from tfserve.tasks.common import named
 
-PIPELINES = {"AutoModelForTokenClassification": "token-classification"}
 MOST_LABELS = 100
 
 CAVEAT = (
@@ -89,17 +88,17 @@ def write(
 def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool) -> str:
     """The whole card; ``reported`` says that reports lie beside it."""
     task = next(iter(found.values())).task
-    pipeline = PIPELINES.get(task.auto_model, "text-classification")
     data = ModelCardData(
         base_model=manifest.base_model,
         library_name="transformers",
-        pipeline_tag=pipeline,
+        pipeline_tag=task.pipeline_tag,
         tags=["tfserve", task.name],
         model_name="model",
         eval_results=[
             EvalResult(
-                task_type=pipeline, dataset_type="table", dataset_name=split, dataset_split=split,
-                metric_type=name, metric_value=float(f"{one.metrics[name]:.4g}"),
+                task_type=task.pipeline_tag, dataset_type="table",
+                dataset_name=split, dataset_split=split, metric_type=name,
+                metric_value=float(f"{one.metrics[name]:.4g}"),
             )
             for split, one in found.items() for name in task.metric_names
         ],
@@ -141,8 +140,7 @@ def text(manifest: Manifest, found: Mapping[str, Evaluation], *, reported: bool)
 def _labels(manifest: Manifest) -> str:
     counts: dict[str, Any] = manifest.data.get("train", {}).get("labels", {})
     lines = [
-        f"- {_code(name) if name else NO_TYPE}: "
-        + (f"{value:,}" if isinstance(value, int) else f"{value:.6g}")
+        f"- {_code(named(name))}: " + (f"{value:,}" if isinstance(value, int) else f"{value:.6g}")
         for name, value in counts.items()
     ]
     more = len(lines) - MOST_LABELS
