@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,7 @@ def quality(found: Results) -> str:
     rows = []
     for name in TASKS:
         metric = shown(name)
-        each = {m: list(values(found, name, m, metric).values()) for m in METHODS}
-        middles = {m: statistics.median(v) for m, v in each.items() if v}
-        first = max(middles, key=middles.__getitem__) if len(middles) == len(METHODS) else None
+        each = {m: values(found, name, m, metric) for m in METHODS}
         notes = (
             list(values(found, name, "tfserve", metric).values())
             for metric in ("ece", "ece_chance", "f1_micro_at_half")
@@ -78,12 +76,23 @@ def quality(found: Results) -> str:
             [line["seconds"] for line in found.get((name, m), {}).values()] for m in NAMES
         )  # fmt: skip
         rows.append([
-            name, metric, *(cell(each[m]) for m in NAMES), NAMES[first] if first else "-",
+            name, metric, *(cell(list(each[m].values())) for m in NAMES), ahead(each),
             *map(cell, notes), *(f"{statistics.median(s):.0f}" if s else "-" for s in seconds),
         ])  # fmt: skip
     header = ["set", "metric", *NAMES.values(), "ahead", "ECE", "of which chance", "at 0.5",
               *(f"CPU s, {name}" for name in NAMES.values())]  # fmt: skip
     return table(header, rows)
+
+
+def ahead(each: Mapping[str, Mapping[int, float]]) -> str:
+    """Which method has the best median, and in how many seeds it is the best, if not in all."""
+    if not all(each.values()):
+        return "-"
+    middles = {method: statistics.median(of.values()) for method, of in each.items()}
+    first = max(middles, key=middles.__getitem__)
+    seeds = set.intersection(*(set(of) for of in each.values()))
+    won = sum(each[first][seed] == max(of[seed] for of in each.values()) for seed in seeds)
+    return NAMES[first] + (f", {won} of {len(seeds)} seeds" if won < len(seeds) else "")
 
 
 def variants(found: Results, sets: Collection[str]) -> str:
