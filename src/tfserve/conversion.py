@@ -22,7 +22,7 @@ from tfserve import artifact, engines
 from tfserve.arrays import Array
 from tfserve.artifact import Artifact
 from tfserve.batching import Batch
-from tfserve.errors import InstallError, ModelError, TfserveError
+from tfserve.errors import InstallError, ModelError, TfserveError, last_line, one_line
 
 SHAPES = ((1, 3), (2, 8), (1, 17), (5, 33), (7, 12), (2, 200))
 """Rows and tokens of the batches that are compared, besides one as long as the model sees; longer
@@ -75,8 +75,8 @@ def _failure(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     try:
         said: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return {"message": f"its process ended with {done.returncode}: {last[:300]}"}
+        last = last_line(done.stderr)
+        return {"message": f"its process ended with {done.returncode}: {last}"}
     return said
 
 
@@ -125,8 +125,7 @@ def main(name: str, folder: Path, target: Path) -> None:
     except TfserveError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError("model.convert", f"{type(error).__name__}: {reason}") from None
+        raise ModelError("model.convert", f"{type(error).__name__}: {one_line(error)}") from None
 
 
 def random_batch(found: Artifact, rows: int, length: int, rng: np.random.Generator) -> Batch:

@@ -22,7 +22,7 @@ from typing import Any
 from tfserve import artifact, engines
 from tfserve.archive import unpack
 from tfserve.artifact import TOLERANCE, Artifact
-from tfserve.errors import ModelError, TfserveError
+from tfserve.errors import ModelError, TfserveError, last_line
 from tfserve.vendoring import CONTAINERS_OWN, VENDORED
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -162,7 +162,7 @@ def _probed(found: Artifact) -> Iterator[Finding]:
         return
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        reason = last_line(done.stderr, f"exit status {done.returncode}")
         yield Finding(WRONG, "start", f"code/inference.py ends its process: {reason}")
         return
     said = json.loads(lines[-1])

@@ -201,6 +201,16 @@ class DataError(TfserveError):
         return (DataError, (self.problems,))
 
 
+def one_line(said: object) -> str:
+    """What another library says, in a line of ours."""
+    return " ".join(str(said).split())[:300]
+
+
+def last_line(said: str, otherwise: str = "it said nothing") -> str:
+    """What a process says last, as one that fails does."""
+    return one_line((said.strip().splitlines() or [otherwise])[-1])
+
+
 def missing_extra(package: str, extra: str) -> InstallError:
     """The error for an import that fails because an extra was not installed."""
     return InstallError(

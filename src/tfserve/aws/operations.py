@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tfserve import tasks
-from tfserve.errors import CloudError, missing_extra
+from tfserve.errors import CloudError, missing_extra, one_line
 from tfserve.hparams import HParams, searched
 
 try:
@@ -60,8 +60,7 @@ def mapping(file: Path) -> dict[str, Any]:
     try:
         given = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CloudError("aws.parameters", f"cannot read {file}: {reason}") from None
+        raise CloudError("aws.parameters", f"cannot read {file}: {one_line(error)}") from None
     if not isinstance(given, dict):
         raise CloudError("aws.parameters", f"{file}: expected lines such as `max_run: 3600`")
     return given

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tfserve import engines
 from tfserve.batching import Batch, arguments
-from tfserve.errors import ModelError, missing_extra
+from tfserve.errors import ModelError, missing_extra, one_line
 
 try:
     import onnxruntime
@@ -60,9 +60,9 @@ def load(folder: Path, precision: str = "auto") -> OnnxEngine:
     try:
         return OnnxEngine(folder / GRAPH)
     except Exception as error:  # of kinds of its own
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            "model.graph", f"onnxruntime cannot load {folder / GRAPH}: {reason}; export it again"
+            "model.graph",
+            f"onnxruntime cannot load {folder / GRAPH}: {one_line(error)}; export it again",
         ) from None
 
 

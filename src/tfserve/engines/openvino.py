@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tfserve import engines
 from tfserve.batching import Batch, arguments
-from tfserve.errors import ModelError, missing_extra
+from tfserve.errors import ModelError, missing_extra, one_line
 
 # It would tell its makers of every import and conversion, and has no switch to forbid it; without
 # the package it does without.
@@ -111,9 +111,9 @@ def load(folder: Path, precision: str = "auto") -> OpenVinoEngine:
             precision = "bf16" if _gains_by_bf16() else "fp32"
         return OpenVinoEngine(graph, precision)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            "model.graph", f"openvino cannot load {folder / GRAPH}: {reason}; export it again"
+            "model.graph",
+            f"openvino cannot load {folder / GRAPH}: {one_line(error)}; export it again",
         ) from None
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tfserve.batching import Batch, arguments
 from tfserve.engines import CPU_BUDGET, gains
-from tfserve.errors import ModelError, missing_extra
+from tfserve.errors import ModelError, missing_extra, one_line
 
 try:
     import torch
@@ -92,11 +92,11 @@ def load_pretrained(class_name: str, folder: Path | str, **options: Any) -> Any:
                 str(folder), use_safetensors=True, trust_remote_code=False, **options
             )
     except Exception as error:  # of many kinds, those of safetensors' own among them
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
             "model.load",
-            f"cannot load {folder} as {class_name}: {reason}; expected a hub id, or a folder with "
-            "config.json, model.safetensors and tokenizer files, as save_pretrained writes them",
+            f"cannot load {folder} as {class_name}: {one_line(error)}; expected a hub id, or a "
+            "folder with config.json, model.safetensors and tokenizer files, as save_pretrained "
+            "writes them",
         ) from None
 
 

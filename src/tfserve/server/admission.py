@@ -44,7 +44,7 @@ class Work:
 
 
 def check_room(schedule: Schedule, settings: Settings) -> float:
-    """Whether anything more can be answered in time; the seconds until its turn.
+    """The seconds until the turn of what comes now.
 
     Nothing is refused for its time before the cost of batches is known.
 
@@ -57,7 +57,7 @@ def check_room(schedule: Schedule, settings: Settings) -> float:
 
 
 def admit(work: Work, records: int, schedule: Schedule, promised: Work, settings: Settings) -> None:
-    """Whether a request of so much work can be answered in time, see ``check_room``.
+    """Take a request of so much work, or say why not, see ``check_room``.
 
     ``promised`` is the work of admitted requests whose parts are not queued yet: they will queue
     behind a small request, and take turns with the parts of a large one.

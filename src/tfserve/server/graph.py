@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tfserve import artifact, engines
 from tfserve.artifact import Artifact
-from tfserve.errors import ModelError
+from tfserve.errors import ModelError, last_line
 
 log = logging.getLogger("tfserve")
 
@@ -84,6 +84,6 @@ class Graph:
             await process.wait()
             raise
         if process.returncode:
-            lines = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise ModelError("model.convert", lines[-1].removeprefix("tfserve: "))
+            last = last_line(said.decode(errors="replace"))
+            raise ModelError("model.convert", last.removeprefix("tfserve: "))
         return output

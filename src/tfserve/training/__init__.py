@@ -89,6 +89,7 @@ def train(
     files = tables.find_files({"train": train_dir, "dev": dev_dir, "test": test_dir})
     data = tables.read_tables(files, task_type, use_bbox=hp.use_bbox, seed=hp.seed)
     task = task_type.fit(data.train.labels)
+    task.check_hparams(hp)
     pretrained = Pretrained.find(hp.model_name)
     encoder = make_encoder(hp, pretrained, task)
 
@@ -140,7 +141,7 @@ def train(
     return metrics
 
 
-def make_encoder(hp: HParams, pretrained: Pretrained, task: Task | type[Task]) -> Encoder:
+def make_encoder(hp: HParams, pretrained: Pretrained, task: Task) -> Encoder:
     """The encoder of a run: all the model can see, unless ``max_length`` asks for less."""
     return Encoder(
         pretrained.tokenizer(),

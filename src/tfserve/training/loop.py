@@ -69,7 +69,6 @@ class Loop:
         self.pad_id, self.encoder = pretrained.pad_token_id, encoder
         self.tensorboard_dir = tensorboard_dir
         self.metric = task.metric_for_best_model(hp.metric_for_best_model)
-        task.check_hparams(hp)
         self.weights: Array | None = None
         if hp.class_weights:
             self.weights = task.class_weights(hp.class_weights, train.table.labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfserve.aws import boto3_session, no_region
-from tfserve.errors import CloudError, missing_extra
+from tfserve.errors import CloudError, missing_extra, one_line
 
 try:
     from boto3.exceptions import Boto3Error
@@ -70,8 +70,7 @@ def told(what: str) -> Iterator[None]:
     except FAILED as error:
         if isinstance(error.__context__, boto.ClientError):  # of an upload in parts
             raise refused(what, error.__context__) from None
-        reason = " ".join(str(error).split())
-        raise CloudError("aws.connection", f"cannot {what}: {reason}") from None
+        raise CloudError("aws.connection", f"cannot {what}: {one_line(error)}") from None
 
 
 def refused(what: str, error: Any) -> CloudError:
