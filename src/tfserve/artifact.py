@@ -18,8 +18,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from tfserve import engines, tasks
 from tfserve.encoding import Encoder, load_tokenizer
 from tfserve.errors import ModelError
-from tfserve.files import sha256, storing
+from tfserve.files import sha256, storing, write_json
 from tfserve.vendoring import write_code
 
 MANIFEST = "tfserve.json"
@@ -90,6 +90,32 @@ class Manifest:
         whole = self.data.get("train", {}).get("fingerprint_with_dev")
         return {whole: "train with dev", **told}.get(fingerprint)
 
+    def fitted_task(self) -> tasks.Task:
+        """The task with its label space."""
+        state = {k: tuple(v) if isinstance(v, list) else v for k, v in self.task_state.items()}
+        return tasks.get(self.task)(**state)
+
+    def golden_request(self) -> dict[str, Any]:
+        """The golden records, and the parameters that make answers comparable."""
+        records = [pair["record"] for pair in self.golden]
+        return {"data": records, "parameters": self.fitted_task().all_scores}
+
+    def golden_difference(self, answers: Sequence[Any]) -> float:
+        """The largest difference of ``answers`` from the golden ones, 0..1.
+
+        Infinite where there are fewer or more, or what stands there is none.
+        """
+        task = self.fitted_task()
+        try:
+            pairs = zip((pair["answer"] for pair in self.golden), answers, strict=True)
+            return float(max((task.distance(one, other) for one, other in pairs), default=0.0))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return math.inf
+
+    def write(self, folder: Path) -> None:
+        """Write ``tfserve.json``, by atomic rename."""
+        write_json(folder / MANIFEST, asdict(self))
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -116,7 +142,7 @@ class Artifact:
 
     def task(self) -> tasks.Task:
         """The fitted task."""
-        return make_task(self.manifest)
+        return self.manifest.fitted_task()
 
     def encoder(self) -> Encoder:
         """The encoder, from the tokenizer in the directory."""
@@ -130,25 +156,6 @@ class Artifact:
             windowed=manifest.long_text == "window",
             use_bbox=manifest.use_bbox,
         )
-
-
-def make_task(manifest: Manifest) -> tasks.Task:
-    """The fitted task that a manifest describes."""
-    state = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest.task_state.items()}
-    return tasks.get(manifest.task)(**state)
-
-
-def golden_difference(manifest: Manifest, answers: Sequence[Any]) -> float:
-    """The largest difference of ``answers`` from the golden ones, 0..1.
-
-    Infinite where there are fewer or more, or what stands there is none.
-    """
-    task = make_task(manifest)
-    try:
-        pairs = zip((pair["answer"] for pair in manifest.golden), answers, strict=True)
-        return float(max((task.distance(one, other) for one, other in pairs), default=0.0))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return math.inf
 
 
 def load(path: Path | str) -> Artifact:
@@ -240,8 +247,7 @@ def save(
                 file.name: sha256(file) for file in sorted(staging.iterdir()) if file.is_file()
             }
             write_code(staging / "code")
-            content = json.dumps(asdict(manifest) | {"files": files}, ensure_ascii=False, indent=2)
-            (staging / MANIFEST).write_text(content + "\n", "utf-8")
+            replace(manifest, files=files).write(staging)
             graphs = _graphs(path)  # of the old weights
             # From here on only renames: the old manifest goes first, the new one comes last.
             (path / MANIFEST).unlink(missing_ok=True)
@@ -253,6 +259,14 @@ def save(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return load(path)
+
+
+def copy(found: Artifact, names: Iterable[str], folder: Path) -> None:
+    """Copy files of a model directory into a new one, with the code of this tfserve: what the old
+    one was packed with may not know all that a new manifest says."""
+    for name in names:
+        shutil.copyfile(found.path / name, folder / name)
+    write_code(folder / "code")
 
 
 def _graphs(path: Path) -> frozenset[str]:

@@ -141,8 +141,7 @@ def _versions(found: Artifact) -> Iterator[Finding]:
 
 def _probed(found: Artifact) -> Iterator[Finding]:
     """What the archive's own code does when it is called as the toolkit does."""
-    records = [pair["record"] for pair in found.manifest.golden]
-    asked = {"data": records, "parameters": found.task().all_scores}
+    asked = found.manifest.golden_request()
     settings = {"HF_HUB_OFFLINE": "1"}
     if found.weights:  # what a HuggingFace container computes with
         settings |= {"TFSERVE_ENGINE": "torch", "TFSERVE_PRECISION": "fp32"}
@@ -175,7 +174,7 @@ def _probed(found: Artifact) -> Iterator[Finding]:
         return
     message = f"tfserve {said['tfserve']} from code/, without a network, in {said['seconds']:.1f} s"
     yield Finding(OK, "start", message)
-    if not records:
+    if not found.manifest.golden:
         yield Finding(NOTE, "answers", "the manifest holds no golden records to ask")
         return
     yield _golden(found, said["predictions"], TOLERANCE[said.get("precision", "fp32")])
@@ -198,10 +197,10 @@ def _signatures(parameters: dict[str, int]) -> Iterator[Finding]:
 
 def _golden(found: Artifact, predictions: list[dict[str, Any]], tolerance: float) -> Finding:
     """Whether the answers are those of training."""
-    golden = [pair["answer"] for pair in found.manifest.golden]
-    if len(golden) != len(predictions):
-        return Finding(WRONG, "answers", f"{len(predictions)} answers to {len(golden)} records")
-    if (off := artifact.golden_difference(found.manifest, predictions)) > tolerance:
-        message = f"{len(golden)} golden records are answered differently than in training, by "
+    count = len(found.manifest.golden)
+    if count != len(predictions):
+        return Finding(WRONG, "answers", f"{len(predictions)} answers to {count} records")
+    if (off := found.manifest.golden_difference(predictions)) > tolerance:
+        message = f"{count} golden records are answered differently than in training, by "
         return Finding(WRONG, "answers", f"{message}{off:.3g}; compare the versions")
-    return Finding(OK, "answers", f"{len(golden)} golden records, off by {off:.1e} at most")
+    return Finding(OK, "answers", f"{count} golden records, off by {off:.1e} at most")

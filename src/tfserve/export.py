@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tfserve import artifact, engines, tables
-from tfserve.artifact import MANIFEST, WEIGHTS, Artifact
+from tfserve.artifact import WEIGHTS, Artifact
 from tfserve.conversion import convert
 from tfserve.errors import ModelError
-from tfserve.files import check_absent, new_folder, sha256, storing, write_json
+from tfserve.files import check_absent, new_folder, sha256, storing
 from tfserve.quantization import Quantized, quantize
-from tfserve.vendoring import write_code
 
 
 def export(
@@ -107,9 +106,7 @@ def _write(found: Artifact, engine: str, graph: Path, output: Path) -> None:
         if "/" not in name and not name.endswith(WEIGHTS)
     }
     with new_folder(output) as staging:
-        for name in kept:
-            shutil.copyfile(found.path / name, staging / name)
-        write_code(staging / "code")  # an older one may know of no graphs
+        artifact.copy(found, kept, staging)
         _list(found, staging, kept | _hashes(_copied(graph, staging / engine), engine))
 
 
@@ -123,7 +120,7 @@ def _copied(graph: Path, target: Path) -> Path:
 
 def _list(found: Artifact, path: Path, files: dict[str, str]) -> None:
     """Write the manifest of these files."""
-    write_json(path / MANIFEST, asdict(replace(found.manifest, files=files)))
+    replace(found.manifest, files=files).write(path)
 
 
 def _hashes(folder: Path, name: str) -> dict[str, str]:

@@ -182,13 +182,12 @@ def golden_distance(predictor: Predictor) -> float:
     if predictor.artifact is None:
         return 0.0
     manifest = predictor.artifact.manifest
+    asked = manifest.golden_request()
     try:
-        answers = predictor.predict(
-            [p["record"] for p in manifest.golden], predictor.task.all_scores
-        )
+        answers = predictor.predict(asked["data"], asked["parameters"])
     except ModelError:
         return math.inf
-    return artifact.golden_difference(manifest, answers)
+    return manifest.golden_difference(answers)
 
 
 def _first_sound(found: Artifact, names: Sequence[str], precision: str) -> Predictor:

@@ -55,7 +55,7 @@ def save(
 ) -> artifact.Artifact:
     """A model directory with a fresh head, without any training."""
     pretrained = Pretrained.find(str(source))
-    model = pretrained.model(artifact.make_task(manifest), use_bbox=False)
+    model = pretrained.model(manifest.fitted_task(), use_bbox=False)
     return artifact.save(
         path,
         manifest,

@@ -5,16 +5,15 @@ Another aim, or texts that have changed, need held-out rows and no training.
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfserve import tables
+from tfserve import artifact, tables
 from tfserve.artifact import MANIFEST, REPORT, TOLERANCE, Artifact
 from tfserve.errors import DataError, HParamsError, ModelError, Problem
 from tfserve.evaluation import Evaluation, evaluate
-from tfserve.files import check_absent, new_folder, write_json
+from tfserve.files import check_absent, new_folder
 from tfserve.hparams import CHOICES, HParams
 from tfserve.predictor import Predictor, golden_distance, load
 from tfserve.tables import Table
@@ -23,7 +22,6 @@ from tfserve.training.examples import Examples
 from tfserve.training.golden import golden
 from tfserve.training.results import describe
 from tfserve.training.validation import validate
-from tfserve.vendoring import write_code
 
 SPLIT = "calibration"
 """What the manifest and the card call the rows."""
@@ -75,13 +73,10 @@ def calibrate(
         hparams={**before.hparams, **{name: getattr(hp, name) for name in CHOICES}},
         files={name: digest for name, digest in before.files.items() if "/" not in name},
     )
-    fitted.artifact = Artifact(Path(output), manifest)
-    evaluation = evaluate(fitted, table)
+    evaluation = replace(evaluate(fitted, table), manifest=manifest)
     with new_folder(Path(output)) as folder:
-        for name in manifest.files:
-            shutil.copyfile(found.path / name, folder / name)
-        write_code(folder / "code")  # an older one may not know what stands in the manifest
-        write_json(folder / MANIFEST, asdict(manifest))
+        artifact.copy(found, manifest.files, folder)
+        manifest.write(folder)
         reports = (folder / REPORT,) if before.hparams.get("report", True) else ()
         describe(folder, manifest, {SPLIT: evaluation}, reports)
     return evaluation

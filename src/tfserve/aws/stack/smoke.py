@@ -9,7 +9,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-from tfserve.artifact import TOLERANCE, Manifest, golden_difference, make_task
+from tfserve.artifact import TOLERANCE, Manifest
 from tfserve.aws import images
 from tfserve.aws.stack.place import Place, told
 from tfserve.errors import CloudError
@@ -36,14 +36,13 @@ def ask(place: Place, url: str, api_key_id: str, manifest: Manifest, image: str)
     """Raises CloudError where there is no answer, or not that of training."""
     with told("read the API key"):
         key = place.client("apigateway").get_api_key(apiKey=api_key_id, includeValue=True)["value"]
-    records = [pair["record"] for pair in manifest.golden]
-    said = _post(url, key, {"data": records, "parameters": make_task(manifest).all_scores})
+    said = _post(url, key, manifest.golden_request())
     predictions = said.get("predictions") if isinstance(said, dict) else None
     if not isinstance(predictions, list):
         raise CloudError("aws.smoke", f"{url} answers something else than predictions")
     # An image of one's own may compute in int8.
     most = TOLERANCE["bf16" if images.HUGGINGFACE in image else "int8"]
-    if (off := golden_difference(manifest, predictions)) > most:
+    if (off := manifest.golden_difference(predictions)) > most:
         raise CloudError(
             "aws.smoke",
             f"{url} answers the golden records otherwise than training did, by {off:.2g}",
