@@ -19,8 +19,7 @@ from conftest import PretrainedFolder, Trained
 from processes import Process
 
 import tfserve
-from tfserve import outputs
-from tfserve.cli import main
+from tfserve.cli import main, outputs
 from tfserve.errors import ModelError
 from tfserve.hparams import HParams
 

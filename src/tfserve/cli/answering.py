@@ -15,10 +15,10 @@ import jsonlines
 from tqdm import tqdm
 
 from tfserve import records
+from tfserve.cli.outputs import Output, question
 from tfserve.codecs import dumps, read_lines
 from tfserve.errors import StorageError
 from tfserve.files import storing
-from tfserve.outputs import Output, question
 from tfserve.tables import read_samples
 
 
