@@ -150,6 +150,7 @@ class Artifact:
         return Encoder(
             load_tokenizer(self.path / "tokenizer.json"),
             model_type=manifest.model_type,
+            pad_token_id=manifest.pad_token_id,
             max_length=manifest.max_length,
             stride=manifest.stride,
             per_word=tasks.get(manifest.task).per_word,

@@ -82,6 +82,7 @@ class Encoder:
     ----------
     tokenizer : a fast tokenizer; truncation and padding baked into its file are switched off
     model_type : of the model's config; decides the boxes of special tokens
+    pad_token_id : the token that fills a batch of them
     max_length : tokens per window, special tokens included
     stride : tokens that neighbouring windows share
     per_word : whether answers are wanted for words; their texts are always windowed
@@ -94,6 +95,7 @@ class Encoder:
         tokenizer: Tokenizer,
         *,
         model_type: str = "bert",
+        pad_token_id: int = 0,
         max_length: int,
         stride: int | None = None,
         per_word: bool = False,
@@ -102,7 +104,7 @@ class Encoder:
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.pad_token_id = tokenizer, pad_token_id
         self.per_word, self.use_bbox = per_word, use_bbox
         self.windowed = windowed or per_word
         self.prefix, self.suffix = _special_tokens(tokenizer)

@@ -48,7 +48,6 @@ class Predictor(Processor):
     Parameters
     ----------
     task, encoder, engine : what it asks, how it reads, what computes
-    pad_id : the token that fills a batch
     artifact : the model directory it came from, if any
     """
 
@@ -58,11 +57,10 @@ class Predictor(Processor):
         encoder: Encoder,
         engine: Engine,
         *,
-        pad_id: int = 0,
         artifact: Artifact | None = None,
     ) -> None:
         super().__init__(task, encoder)
-        self.engine, self.pad_id, self.artifact = engine, pad_id, artifact
+        self.engine, self.artifact = engine, artifact
         self._lanes = ThreadPoolExecutor(engine.lanes, "tfserve-lane")
 
     def predict(self, records: Any, parameters: Mapping[str, Any] | None = None) -> list[Answer]:
@@ -113,7 +111,7 @@ class Predictor(Processor):
     def batch(self, windows: Sequence[Window]) -> Batch:
         """Windows as the engine wants them padded, but never longer than the model sees."""
         wanted = self.engine.rounded(max(len(window) for window in windows))
-        return collate(windows, self.pad_id, min(wanted, self.encoder.max_length))
+        return collate(windows, self.encoder.pad_token_id, min(wanted, self.encoder.max_length))
 
     def run(self, windows: Sequence[Window]) -> list[Array]:
         """What the model computes for each window (see ``Processor.computed``)."""
@@ -245,8 +243,7 @@ def _loaded(found: Artifact, name: str, folder: Path, precision: str) -> tuple[P
 
 def assemble(found: Artifact, engine: Engine) -> Predictor:
     """The predictor of a model directory with this engine."""
-    pad_id = found.manifest.pad_token_id
-    return Predictor(found.task(), found.encoder(), engine, pad_id=pad_id, artifact=found)
+    return Predictor(found.task(), found.encoder(), engine, artifact=found)
 
 
 def _chunk(numbered: Iterator[tuple[int, Any]], size: int) -> Iterator[tuple[int, Any]]:

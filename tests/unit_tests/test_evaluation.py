@@ -328,7 +328,7 @@ def test_a_model_that_computes_no_number_is_not_evaluated(
         def run(self, *asked: Any, **more: Any) -> Any:
             return np.full_like(whole.engine.run(*asked, **more), np.nan)
 
-    broken = Predictor(whole.task, whole.encoder, Broken(), pad_id=whole.pad_id)
+    broken = Predictor(whole.task, whole.encoder, Broken())
     table = tables.read_table(tiny.data(tmp_path, task) / "dev.csv", type(whole.task))
     with pytest.raises(ModelError) as caught:
         evaluate(broken, table)

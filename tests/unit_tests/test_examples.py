@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import tfserve
 from tfserve import tasks
+from tfserve.arrays import softmax
 from tfserve.engines.torch import tensors
 from tfserve.records import Record
 from tfserve.tables import Row, Table
@@ -47,7 +48,7 @@ def test_training_answers_a_row_as_serving_does(
     examples: Examples, predictor: tfserve.Predictor
 ) -> None:
     batch, targets, owners = examples.batch(
-        [1, 0], predictor.pad_id, per_word=False, most=99, rng=RNG(0)
+        [1, 0], predictor.encoder.pad_token_id, per_word=False, most=99, rng=RNG(0)
     )
     assert owners is not None and targets.shape == (2,)
     engine = predictor.engine
@@ -55,7 +56,7 @@ def test_training_answers_a_row_as_serving_does(
     found = pooled(logits, torch.from_numpy(owners)).detach().numpy()
     answers = predictor.predict([LONG, SHORT], {"scores": True})
     heat = predictor.task.temperature  # type: ignore[attr-defined]
-    for row, answer in zip(tasks.base.softmax(found / heat), answers, strict=True):
+    for row, answer in zip(softmax(found / heat), answers, strict=True):
         given = [answer["scores"][label] for label in predictor.task.labels]
         np.testing.assert_allclose(row, given, atol=1e-5)
 

@@ -122,13 +122,13 @@ class Hashing:
 
 def counting(predictor: Predictor, **options: Any) -> tuple[Predictor, Counting]:
     engine = Counting(predictor.engine, **options)
-    return Predictor(predictor.task, predictor.encoder, engine, pad_id=predictor.pad_id), engine
+    return Predictor(predictor.task, predictor.encoder, engine), engine
 
 
 def hashing(predictor: Predictor) -> Predictor:
     """The same task and encoder with an engine that costs nothing."""
     engine = Hashing(len(predictor.task.labels), predictor.task.per_word)
-    return Predictor(predictor.task, predictor.encoder, engine, pad_id=predictor.pad_id)
+    return Predictor(predictor.task, predictor.encoder, engine)
 
 
 # --- the right answers --------------------------------------------------------------------------
@@ -604,7 +604,7 @@ def test_a_long_text_may_be_answered_from_all_its_windows(
 
 def test_windows_do_not_change_the_answer_to_a_short_text(loaded: Loaded) -> None:
     windowed, cut = loaded("classif", long_text="window"), loaded("classif")
-    short = Predictor(cut.task, windowed.encoder, cut.engine, pad_id=cut.pad_id)
+    short = Predictor(cut.task, windowed.encoder, cut.engine)
     assert_alike(short.predict(TEXTS[:5]), cut.predict(TEXTS[:5]), 1e-6)
 
 

@@ -146,6 +146,7 @@ def make_encoder(hp: HParams, pretrained: Pretrained, task: Task) -> Encoder:
     return Encoder(
         pretrained.tokenizer(),
         model_type=pretrained.model_type,
+        pad_token_id=pretrained.pad_token_id,
         max_length=pretrained.checked_length(hp.max_length),
         stride=hp.stride,
         per_word=task.per_word,

@@ -66,8 +66,7 @@ class Loop:
         checkpoint_dir: Path,
     ) -> None:
         self.hp, self.task, self.train, self.dev = hp, task, train, dev
-        self.pad_id, self.encoder = pretrained.pad_token_id, encoder
-        self.tensorboard_dir = tensorboard_dir
+        self.encoder, self.tensorboard_dir = encoder, tensorboard_dir
         self.metric = task.metric_for_best_model(hp.metric_for_best_model)
         self.weights: Array | None = None
         if hp.class_weights:
@@ -82,7 +81,7 @@ class Loop:
         if (bias := task.head_bias(train.table.labels)) is not None:
             begin_at(model, bias)
         occurring = [window.ids for window in (*train.windows, *dev.windows)]
-        self.vocabulary = Vocabulary(model, occurring, self.pad_id)
+        self.vocabulary = Vocabulary(model, occurring, encoder.pad_token_id)
         groups = parameter_groups(
             model, fresh=model.fresh, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay
         )
@@ -100,7 +99,7 @@ class Loop:
         self.divisor = (counted or 1.0) / self.plan.steps_per_epoch
         self.schedule = schedule(hp, self.learning_rate, self.plan.steps)
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
-        self.predictor = Predictor(task, encoder, engine, pad_id=self.pad_id)
+        self.predictor = Predictor(task, encoder, engine)
         self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint(pretrained))
         self.state = State()
         self.stop = Stop()
@@ -204,7 +203,7 @@ class Loop:
             share = float(len(mine) > 0)
             batch, targets, owners = self.train.batch(
                 mine if len(mine) else rows[:1],
-                self.pad_id,
+                self.encoder.pad_token_id,
                 per_word=self.task.per_word,
                 most=self.plan.windows if share else 1,
                 rng=rng,
@@ -297,7 +296,7 @@ class Loop:
     def in_fp32(self) -> Predictor:
         """The model as it was trained, asked in fp32."""
         engine = TorchEngine(self.accelerator.unwrap_model(self.model).eval())
-        return Predictor(self.task, self.encoder, engine, pad_id=self.pad_id)
+        return Predictor(self.task, self.encoder, engine)
 
     def close(self) -> None:
         """Leave the group of processes, when all is done."""

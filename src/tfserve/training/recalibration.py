@@ -59,9 +59,9 @@ def calibrate(
     assert found is not None
     task.check_hparams(hp)
     table = _rows(file, task, found)
-    plain = Predictor(task, loaded.encoder, loaded.engine, pad_id=loaded.pad_id)
+    plain = Predictor(task, loaded.encoder, loaded.engine)
     metrics, task = validate(plain, Examples.make(table, task, loaded.encoder), hp)
-    fitted = Predictor(task, loaded.encoder, loaded.engine, pad_id=loaded.pad_id)
+    fitted = Predictor(task, loaded.encoder, loaded.engine)
     before = found.manifest
     told = {"rows": len(table.rows), "fingerprint": table.fingerprint}
     manifest = replace(
