@@ -18,7 +18,7 @@ import transformers
 from common import DATA, machine, minilm, spread, table
 
 import tfserve
-from tfserve.tables import read_samples
+from tfserve.samples import read_samples
 
 GRID = 50
 

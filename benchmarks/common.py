@@ -61,7 +61,7 @@ def machine(precision: str = "auto") -> str:
 
 def texts(name: str, split: str = "test") -> list[str]:
     """The text column of a data set."""
-    from tfserve.tables import read_samples
+    from tfserve.samples import read_samples
 
     rows = read_samples(DATA / name / f"{split}.csv")
     return [sample["text"] for _, sample in rows]

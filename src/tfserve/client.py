@@ -22,9 +22,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
 
-from tfserve.codecs import JSON, dumps
+from tfserve.codecs import JSON
 from tfserve.errors import EndpointError, RequestError, TooLargeError
 from tfserve.records import FIELDS
+from tfserve.strict_json import dumps
 
 MAX_BYTES, MAX_RECORDS = 5_000_000, 1000
 """Of a request."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import codecs as charsets
 import io
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ from tfserve.errors import (
     RecordError,
     RequestError,
 )
-from tfserve.records import SURROGATE
+from tfserve.strict_json import dumps, loads, reason
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
@@ -49,8 +47,6 @@ _CHARSETS = re.compile(
     r"ascii|utf-(8|16|32)(-(le|be|sig))?|iso8859-\d+|cp\d+|koi8-[ru]|mac-\w+"
     r"|gb\w+|big5\w*|shift_jis\w*|euc_\w+|iso2022_\w+|tis-620"
 )
-MAX_DEPTH = 100
-"""Deeper JSON is refused: no record needs it, and it costs a parser stack."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +64,6 @@ class Request:
     def by_line(self) -> bool:
         """Whether a line that is wrong costs that line alone."""
         return self.lines is not None
-
-
-def loads(text: str | bytes) -> Any:
-    """``json.loads``, strict: no NaN or Infinity, bounded depth, ValueError for all that fails."""
-    try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    _check_depth(value)
-    return value
-
-
-def dumps(value: Any) -> str:
-    """Compact JSON on one line, characters as they are, never NaN."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Half a pair, in a key that travels along: UTF-8 has no bytes for it.
-    if SURROGATE.search(text):
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text
 
 
 def decode(
@@ -182,11 +159,11 @@ def read_lines(lines: Iterable[str] | Iterable[bytes], *, blank_end: bool = True
                     yield _blank(number)
                 continue
             if isinstance(error.__cause__, UnicodeDecodeError):
-                reason = f"a byte that is not UTF-8 at position {error.__cause__.start}"
+                why = f"a byte that is not UTF-8 at position {error.__cause__.start}"
             else:
-                reason = f"no JSON: {_reason(error.__cause__)}"
+                why = f"no JSON: {reason(error.__cause__)}"
             value = RecordError(
-                "record.not_json", f"found {reason}; expected one JSON value", line=number
+                "record.not_json", f"found {why}; expected one JSON value", line=number
             )
         yield from map(_blank, range(number - blank, number))
         blank = 0
@@ -206,7 +183,7 @@ def _decode_json(body: str, most: int | None) -> Request:
             hint = f"; for several lines of JSON send Content-Type: {JSON_LINES}"
         raise BodyError(
             "body.not_json",
-            f"the body is not JSON: {_reason(error)}{hint}",
+            f"the body is not JSON: {reason(error)}{hint}",
             position=getattr(error, "pos", None),
         ) from None
     return _request(value)
@@ -333,35 +310,3 @@ def _to_text(body: bytes, charset: str) -> str:
             f"the body is not {charset}: save it as UTF-8 or name its charset in Content-Type",
             position=getattr(error, "start", None),
         ) from None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError("a number is out of range")
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (list, dict))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return
-    raise ValueError(f"nested over {MAX_DEPTH} levels")
-
-
-def _reason(error: BaseException | None) -> str:
-    """A JSON error's reason and column, without the document."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno} column {error.colno}"
-    return str(error) if isinstance(error, ValueError) else "unreadable"

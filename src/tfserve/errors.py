@@ -179,6 +179,11 @@ class Problem:
     line: int | None = None
     column: str | None = None
 
+    @classmethod
+    def of(cls, error: RequestError, file: object, line: int | None = None) -> Self:
+        """What a record's error is in a file."""
+        return cls(error.code, error.message, str(file), line, error.place.get("field"))
+
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         column = f" {self.column}:" if self.column else ""

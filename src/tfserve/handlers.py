@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfserve import codecs
+from tfserve import codecs, strict_json
 from tfserve.codecs import Request
 from tfserve.errors import TfserveError
 from tfserve.predictor import Predictor, load
@@ -44,7 +44,7 @@ def model_fn(model_dir: Path | str, context: Any = None) -> Predictor:
     except TfserveError as error:
         if context is None:
             raise
-        raise type(error)(error.code, codecs.dumps(error.as_dict())) from None
+        raise type(error)(error.code, strict_json.dumps(error.as_dict())) from None
 
 
 def input_fn(
@@ -91,7 +91,7 @@ def output_fn(prediction: list[Answer] | Refused, accept: str | None, context: A
             prediction = _refused(error, context)
     reason = prediction.error
     context.set_response_status(reason.status, reason.code, 0)
-    return codecs.dumps(reason.as_dict())
+    return strict_json.dumps(reason.as_dict())
 
 
 def _refused(error: TfserveError, context: Any) -> Refused:

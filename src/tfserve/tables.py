@@ -8,11 +8,10 @@ Lines), ``labels``, and ``bbox`` where boxes are used; other columns travel with
 
 from __future__ import annotations
 
-import codecs as charsets
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from tfserve import delimited
-from tfserve.codecs import read_lines
-from tfserve.errors import DataError, Problem, RecordError, RequestError, StorageError
+from tfserve.errors import DataError, Problem, RecordError, RequestError
 from tfserve.records import SURROGATE, Record
+from tfserve.samples import SUFFIXES, read_samples
 from tfserve.tasks import Task
 
 SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 DEV_SHARE = 0.1
-
-_NEAR = {"label": "labels", "class": "labels", "target": "labels", "tags": "labels",
-         "sentence": "text", "content": "text", "boxes": "bbox"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,7 @@ def find_files(locations: Mapping[str, Path | str | None]) -> dict[str, Path]:
         try:
             if not path.exists():
                 message = "found nothing; expected a file or folder"
-                raise DataError([_problem("data.no_file", path, message)])
+                raise DataError([Problem("data.no_file", message, str(path))])
             files[split] = _in_folder(path, split) if path.is_dir() else path
         except DataError as error:
             problems.extend(error.problems)
@@ -170,7 +164,7 @@ def scan_tables(
         try:
             task.fit(tables["train"].labels)
         except RecordError as error:
-            problems.append(_from_error(error, path))
+            problems.append(Problem.of(error, path))
         else:
             if "dev" not in tables:
                 problems += held_out_problems(tables["train"], task)
@@ -196,11 +190,11 @@ def scan_table(
             try:
                 rows.append(_row(sample, line, task, use_bbox))
             except RequestError as error:
-                problems.append(_from_error(error, path, line))
+                problems.append(Problem.of(error, path, line))
     except DataError as error:
         problems += error.problems
     if not rows and not problems:
-        problems.append(_problem("data.empty", path, "found no rows; expected at least one"))
+        problems.append(Problem("data.empty", "found no rows; expected at least one", str(path)))
     return Table(path.name, tuple(rows)), problems
 
 
@@ -223,97 +217,6 @@ def _row(sample: Any, line: int, task: type[Task], use_bbox: bool) -> Row:
     return Row(record, task.parse_label(label, record), line)
 
 
-def read_samples(path: Path | str, columns: Sequence[str] = ("text",)) -> Iterator[tuple[int, Any]]:
-    """The rows of a file as (line, raw record or RequestError), lazily: memory stays flat.
-
-    ``columns`` are those that a delimited file must have.
-
-    Raises DataError for a suffix that is no table's and for missing columns, StorageError where
-    the file cannot be read.
-    """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        message = f"found the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}"
-        raise DataError([_problem("data.suffix", path, message)])
-    try:
-        if path.suffix == ".jsonl":
-            with path.open("rb") as file:
-                yield from enumerate(read_lines(file), 1)
-            return
-        with path.open("rb") as file:
-            dialect = delimited.sniff(_Lines(file))
-        with path.open("rb") as file:
-            yield from _delimited_samples(path, _Lines(file), dialect, columns)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError("storage.read", f"cannot read {path}: {reason}") from None
-
-
-class _Lines:
-    """Decoded lines of a binary file; where bytes are not UTF-8, ``bad`` has the place."""
-
-    def __init__(self, file: Any) -> None:
-        self.file, self.bad = file, dict[int, int]()
-
-    def __iter__(self) -> Iterator[str]:
-        for number, line in enumerate(self.file, 1):
-            if number == 1:
-                line = line.removeprefix(charsets.BOM_UTF8)
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                self.bad[number] = error.start
-                yield line.decode("utf-8", errors="replace")
-
-
-def _delimited_samples(
-    path: Path, lines: _Lines, dialect: delimited.Dialect, wanted: Sequence[str]
-) -> Iterator[tuple[int, Any]]:
-    columns, header = dialect.columns, True
-    for line, cells in delimited.rows(lines, dialect):
-        bad = sorted(lines.bad.items())
-        lines.bad.clear()
-        if bad:
-            error = RecordError(
-                "data.not_utf8",
-                f"found a byte that is not UTF-8, byte {bad[0][1] + 1} of line {bad[0][0]}; "
-                "expected UTF-8: save the file with that encoding",
-            )
-            if header:
-                raise DataError([_from_error(error, path, line)])
-            yield line, error
-        elif header and (wrong := _wrong_columns(columns, wanted)):
-            raise DataError([_from_error(wrong, path, line)])
-        elif not header and (cells is None or len(cells) != len(columns)):
-            found = "a row that is no CSV" if cells is None else f"{len(cells)} cells"
-            yield (
-                line,
-                RecordError(
-                    "record.columns",
-                    f"found {found}; expected {len(columns)} ({', '.join(columns)}): "
-                    "a delimiter, quote or line break out of place?",
-                ),
-            )
-        elif not header and cells is not None:
-            yield line, dict(zip(columns, cells, strict=True))
-        header = False
-
-
-def _wrong_columns(columns: tuple[str, ...], wanted: Sequence[str]) -> RecordError | None:
-    if len(set(columns)) != len(columns):
-        return RecordError("data.columns", "found a column name twice; expected each once")
-    expected = []
-    for name in wanted:
-        if name not in columns:
-            near = next((c for c in columns if _NEAR.get(c.lower(), c.lower()) == name), None)
-            hint = f": rename {near!r}?" if near else ""
-            expected.append(f"expected {name!r} among them{hint}")
-    if not expected:
-        return None
-    found = ", ".join(repr(c[:30]) for c in columns[:8])
-    return RecordError("data.columns", f"found the columns {found}; {'; '.join(expected)}")
-
-
 def _in_folder(folder: Path, split: str) -> Path:
     tables = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     named = [path for path in tables if path.stem in SPLITS[split]]
@@ -323,7 +226,7 @@ def _in_folder(folder: Path, split: str) -> Path:
         return candidates[0]
     found = ", ".join(path.name for path in (named or tables)[:8]) or "no table"
     message = f"found {found}; expected one file {split}.csv or {split}.jsonl"
-    raise DataError([_problem("data.no_file", folder, message)])
+    raise DataError([Problem("data.no_file", message, str(folder))])
 
 
 def _split(train: Table, task: type[Task], seed: int) -> tuple[Table, Table]:
@@ -363,11 +266,3 @@ def held_out_problems(train: Table, task: type[Task]) -> list[Problem]:
     except DataError as error:
         return list(error.problems)
     return []
-
-
-def _problem(code: str, path: Path, message: str) -> Problem:
-    return Problem(code, message, str(path))
-
-
-def _from_error(error: RequestError, path: Path, line: int | None = None) -> Problem:
-    return Problem(error.code, error.message, str(path), line, error.place.get("field"))

@@ -17,14 +17,12 @@ from tfserve.codecs import (
     JSON,
     JSON_LINES,
     JSON_LINES_NAMES,
-    MAX_DEPTH,
     decode,
-    dumps,
     encode,
-    loads,
     negotiate,
 )
 from tfserve.errors import BodyError, MediaTypeError, NotAcceptableError, RecordError, RequestError
+from tfserve.strict_json import MAX_DEPTH, dumps, loads
 
 scalars = (
     st.none()

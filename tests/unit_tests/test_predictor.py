@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 import tfserve
 from tfserve import artifact, engines
 from tfserve.batching import Batch
-from tfserve.codecs import Request, dumps
+from tfserve.codecs import Request
 from tfserve.encoding import Encoder, Window
 from tfserve.engines import Engine
 from tfserve.errors import ParameterError, RecordError, TooLargeError
 from tfserve.predictor import Predictor, golden_distance
 from tfserve.records import Record
+from tfserve.strict_json import dumps
 from tfserve.tasks.classif import Classif
 from tfserve.tasks.ner import Ner
 

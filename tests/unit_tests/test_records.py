@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tfserve.codecs import dumps
 from tfserve.errors import RecordError, RequestError, TooLargeError
 from tfserve.records import MAX_CHARACTERS, Record, parse_boxes
+from tfserve.strict_json import dumps
 
 BLANKS = " \t\n\r\f\v"
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from snippets import ROOT
 
-from tfserve import codecs, tasks
+from tfserve import codecs, strict_json, tasks
 from tfserve.cli import cli
 from tfserve.parameters import RULES
 from tfserve.records import MAX_CHARACTERS, Record
@@ -84,7 +84,7 @@ def test_the_keys_of_answers_are_those_of_the_schema(name: str) -> None:
 
 def test_limits_are_those_of_the_code() -> None:
     assert f"{MAX_CHARACTERS:,} characters" in part("Records")
-    assert f"{codecs.MAX_DEPTH} levels deep" in part("Requests")
+    assert f"{strict_json.MAX_DEPTH} levels deep" in part("Requests")
 
 
 NESTED = [[0, 0, 10, 10], [10, 0, 20, 10]]

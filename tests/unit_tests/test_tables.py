@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tfserve import tables, tasks
 from tfserve.errors import DataError, Problem, RecordError, StorageError
-from tfserve.tables import Table, Tables, find_files, read_samples, read_table, read_tables
+from tfserve.samples import read_samples
+from tfserve.tables import Table, Tables, find_files, read_table, read_tables
 from tfserve.training import described
 
 CLASSIF = tasks.get("classif")

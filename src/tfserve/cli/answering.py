@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from tfserve import records
 from tfserve.cli.outputs import Output, question
-from tfserve.codecs import dumps, read_lines
+from tfserve.codecs import read_lines
 from tfserve.errors import StorageError
 from tfserve.files import storing
-from tfserve.tables import read_samples
+from tfserve.samples import read_samples
+from tfserve.strict_json import dumps
 
 
 def answer(

@@ -18,11 +18,11 @@ import numpy as np
 
 from tfserve.arrays import Array
 from tfserve.artifact import Manifest
-from tfserve.codecs import dumps
 from tfserve.encoding import token_counts
 from tfserve.evaluation.bootstrap import Interval, intervals
 from tfserve.evaluation.items import Collector, Items
 from tfserve.predictor import Predictor
+from tfserve.strict_json import dumps
 from tfserve.tables import Table
 from tfserve.tallies import Tally
 from tfserve.tasks import Task

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import tfserve
-from tfserve import codecs
+from tfserve import codecs, strict_json
 from tfserve.artifact import installed_versions
 from tfserve.errors import TfserveError
 from tfserve.server import body, openapi
@@ -129,13 +129,13 @@ def create_app(
         failure = service.batcher.failure
         if failure is not None:
             state = {"status": "unavailable", "error": failure.as_dict()}
-            return Response(codecs.dumps(state), 503, media_type=codecs.JSON)
+            return Response(strict_json.dumps(state), 503, media_type=codecs.JSON)
         return Response('{"status":"ok"}', media_type=codecs.JSON)
 
     async def info(_: Request) -> Response:
         if service.artifact is None:
             raise (service.batcher.failure or STARTING).at()
-        return Response(codecs.dumps(_info(service)), media_type=codecs.JSON)
+        return Response(strict_json.dumps(_info(service)), media_type=codecs.JSON)
 
     async def execution_parameters(_: Request) -> Response:
         cores = os.cpu_count() or 1
@@ -177,7 +177,7 @@ async def _no_route(request: Request, error: Any) -> Response:
     code, said = "server.path", f"found no such path; expected one of {', '.join(PATHS)}"
     if error.status_code == 405:
         code, said = "server.method", f"found {request.method}; expected {error.headers['Allow']}"
-    content = codecs.dumps({"error": {"code": code, "message": said}})
+    content = strict_json.dumps({"error": {"code": code, "message": said}})
     return Response(content, error.status_code, error.headers, media_type=codecs.JSON)
 
 
@@ -218,5 +218,5 @@ def _parameter(name: str, text: str) -> Any:
     if name == "text":
         return text
     with contextlib.suppress(ValueError):
-        return codecs.loads(text.lower())
+        return strict_json.loads(text.lower())
     return text

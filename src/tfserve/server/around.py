@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tfserve import codecs
+from tfserve import codecs, strict_json
 from tfserve.errors import AccessError, ServingError, TfserveError
 from tfserve.server.body import discard
 from tfserve.server.service import Reply, Service
@@ -136,7 +136,7 @@ async def refusal(request: Request, error: Any) -> Response:
         headers["Retry-After"] = str(seconds)
     if isinstance(error, AccessError):
         headers["WWW-Authenticate"] = "Bearer"
-    content = codecs.dumps({"error": error.as_dict()})
+    content = strict_json.dumps({"error": error.as_dict()})
     return Response(content, error.status, headers, media_type=codecs.JSON)
 
 

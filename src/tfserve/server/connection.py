@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tfserve.codecs import dumps
+from tfserve.strict_json import dumps
 
 HEAD_BYTES, HEAD_SECONDS = 65_536, 30
 """Of a request's first line and headers: how long they may be, and how long they may take."""

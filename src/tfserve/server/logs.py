@@ -10,7 +10,7 @@ import logging
 import time
 import traceback
 
-from tfserve.codecs import dumps
+from tfserve.strict_json import dumps
 
 
 class JsonLines(logging.Formatter):
