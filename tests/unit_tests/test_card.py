@@ -53,7 +53,7 @@ def test_a_card_says_what_the_model_is_and_was_made_of(found: Evaluation) -> Non
     assert text.startswith("\n# A model for classif\n\n")
     assert "An encoder of the family `bert` fine-tuned for `classif` with tfserve 1.2.3." in text
     assert "\n| train | 1,234 | `0123456789abcdef` |\n" in text
-    assert "\n- `a`: 1,000\n- (no type): 2\n" in text
+    assert "\n- `a`: 1,000\n- `(no type)`: 2\n" in text
 
 
 def test_a_card_says_how_much_the_model_reads(found: Evaluation) -> None:
