@@ -6,6 +6,7 @@ no place in the library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,21 @@ def head_first(name: str, seed: int) -> Result:
         return plain_step(self, group, rate * (min(1.0, (both + 1) / 60) if both >= 0 else 1.0))
 
     Loop._step = step  # type: ignore[method-assign]
+    return tfserve_with()(name, seed)
+
+
+def cosine(name: str, seed: int) -> Result:
+    """After warm-up the rate falls as half a wave of a cosine does."""
+    plain_init = Loop.__init__
+
+    def init(self: Loop, *args: Any, **options: Any) -> None:
+        plain_init(self, *args, **options)
+        line, rising = self.schedule, round(self.hp.warmup_ratio * self.plan.steps)
+        self.schedule = lambda step: (
+            line(step) if step < rising else (1 - math.cos(math.pi * line(step))) / 2
+        )
+
+    Loop.__init__ = init  # type: ignore[method-assign]
     return tfserve_with()(name, seed)
 
 
@@ -218,7 +234,7 @@ VARIANTS: dict[str, Method] = {
     "head first": head_first,
     "LoRA": low_rank,
     "LoRA at 3e-3": partial(low_rank, rate=3e-3),
-    "cosine": tfserve_with(lr_scheduler_type="cosine"),
+    "cosine": cosine,
     "batches of 4": tfserve_with(per_device_train_batch_size=4),
     "batches of 16": tfserve_with(per_device_train_batch_size=16),
     "128 tokens": tfserve_with(max_length=128),

