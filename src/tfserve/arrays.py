@@ -1,4 +1,4 @@
-"""numpy's arrays, and what tasks and figures compute with them alike."""
+"""numpy's arrays as a type, and the softmax that all tasks share."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _failure(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     try:
         said: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = last_line(done.stderr)
+        last = one_line(last_line(done.stderr))
         return {"message": f"its process ended with {done.returncode}: {last}"}
     return said
 

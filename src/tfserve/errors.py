@@ -213,7 +213,7 @@ def one_line(said: object) -> str:
 
 def last_line(said: str, otherwise: str = "it said nothing") -> str:
     """What a process says last, as one that fails does."""
-    return one_line((said.strip().splitlines() or [otherwise])[-1])
+    return (said.strip().splitlines() or [otherwise])[-1]
 
 
 def missing_extra(package: str, extra: str) -> InstallError:

@@ -261,6 +261,11 @@ def _is_nothing(text: str, rules: Mapping[str, Any]) -> bool:
     return text in ("", "None", "null") if rules.get("any_text") else text.lower() in NONE
 
 
+def _label(value: Any) -> str:
+    """A label as tables are read: a truth value is written as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _parse(f: Field[Any], value: Any) -> Any:
     """One value, from a string as SageMaker sends it or from a Python value."""
     rules, optional = f.metadata, f.default is not MISSING
@@ -271,8 +276,8 @@ def _parse(f: Field[Any], value: Any) -> Any:
     if rules["kind"] is dict:
         return _parse_weights(f.name, value)
     if rules["kind"] is str:
-        if rules.get("any_text") and isinstance(value, int):  # a label, as tables read it
-            value = str(value).lower() if isinstance(value, bool) else str(value)
+        if rules.get("any_text") and isinstance(value, int):
+            value = _label(value)
         if not isinstance(value, str):
             raise _error(f.name, value, "a string")
         parsed: Any = value.strip()
@@ -324,7 +329,7 @@ def _parse_weights(name: str, value: Any) -> str | dict[str, float]:
     try:
         if any(isinstance(weight, (bool, str)) for weight in value.values()):
             raise ValueError
-        weights = {str(label): float(weight) for label, weight in value.items()}
+        weights = {_label(label): float(weight) for label, weight in value.items()}
     except (ValueError, TypeError, OverflowError):
         raise _error(name, value, expected) from None
     if not all(0 < weight < math.inf for weight in weights.values()):

@@ -99,7 +99,7 @@ def find_files(locations: Mapping[str, Path | str | None]) -> dict[str, Path]:
 
     A location is a file, a folder that holds ``train.csv`` and the like, or a channel's folder
     with a single table of any name. ``validation`` means ``dev``. Raises DataError when there is
-    no train table or a location does not exist.
+    no train table, a location does not exist, or a folder has two tables of one split.
     """
     problems: list[Problem] = []
     files: dict[str, Path] = {}
@@ -120,13 +120,15 @@ def find_files(locations: Mapping[str, Path | str | None]) -> dict[str, Path]:
             files[split] = _in_folder(path, split) if path.is_dir() else path
         except DataError as error:
             problems.extend(error.problems)
+    for split in SPLITS if given["train"].is_dir() else ():
+        names = (f"{name}{suffix}" for name in SPLITS[split] for suffix in SUFFIXES)
+        if split not in given and any((given["train"] / name).is_file() for name in names):
+            try:
+                files[split] = _in_folder(given["train"], split)
+            except DataError as error:
+                problems.extend(error.problems)
     if problems:
         raise DataError(problems)
-    if given["train"].is_dir():
-        for split in SPLITS.keys() - given.keys():
-            names = (f"{name}{suffix}" for name in SPLITS[split] for suffix in SUFFIXES)
-            if any((given["train"] / name).is_file() for name in names):
-                files[split] = _in_folder(given["train"], split)
     return {split: files[split] for split in SPLITS if split in files}
 
 

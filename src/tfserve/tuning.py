@@ -8,15 +8,16 @@ the middle of a trial as well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfserve.errors import HParamsError, ModelError, StoppedError, StorageError, missing_extra
+from tfserve.errors import HParamsError, ModelError, StorageError, missing_extra
 from tfserve.files import sha256, storing, write_json
 from tfserve.hparams import HParams, Range, searched
 from tfserve.tables import find_files
@@ -35,7 +36,8 @@ FAILING = ("model.not_finite", "model.memory")
 """What a model ends with because of a trial's hyperparameters."""
 
 MOST_STARTS = 3
-"""A trial whose process was killed so often is given up: it was the memory, most likely."""
+"""A trial whose process was killed so often, and got no further, is given up: it was the memory,
+most likely."""
 
 Trial = dict[str, Any]
 """``number``, ``hparams``, and the dev metric as ``value``, or why it failed as ``error``."""
@@ -69,7 +71,8 @@ def tune(
     Raises
     ------
     HParamsError, DataError, ModelError
-        What the first trial, with the defaults, ends with, or a search for what has a value.
+        What the first trial, with the defaults, ends with, a search for what has a value or for
+        nothing, or several processes.
     StoppedError
         After SIGTERM or SIGINT: the same call goes on.
     StorageError
@@ -94,36 +97,37 @@ def tune(
     while len(found) < trials:
         with storing(output):
             trial = _begun(output, len(found)) or _proposed(found, ranges, sign, hp.seed)
-            starts = trial.pop("starts", 0) + 1
-            write_json(output / RUNNING, {**trial, "starts": starts})
-        folder = output / f"trial-{trial['number']}"
-        try:
-            if starts > MOST_STARTS and trial["hparams"]:
-                raise ModelError("model.memory", f"its process was killed {MOST_STARTS} times")
-            metrics = train(
-                {**hparams, **trial["hparams"]},
-                train_dir=train_dir, dev_dir=dev_dir, test_dir=test_dir,
-                model_dir=folder / "model", output_dir=folder / "output",
-            )  # fmt: skip
-        except StoppedError:
-            write_json(output / RUNNING, trial)  # a start that ended as it should
-            raise
-        except (HParamsError, ModelError) as error:
-            # Of a combination that cannot be, a rate at which the loss is lost, a batch too large.
-            of_it = isinstance(error, HParamsError) or error.code in FAILING
-            if not trial["hparams"] or not of_it:
-                raise
-            trial["error"] = error.message
-        else:
-            trial["value"] = metrics["dev"][metric]
-            trial["test"] = numbers(metrics.get("test", {}))
-        with storing(output):
-            if "value" in trial and all(_better(trial, other, sign) for other in found):
-                _replace(output / BEST, folder / "model", output / REPLACED)
-            found.append(trial)
-            write_json(output / TRIALS, {"asked": asked, "trials": found})
-            (output / RUNNING).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            folder = output / f"trial-{trial['number']}"
+            proposed = {name: trial[name] for name in ("number", "hparams")}
+            step = _newest(folder / "output" / "checkpoints")
+            starts = trial.get("starts", 0) + 1 if step == trial.get("step") else 1
+            write_json(output / RUNNING, {**proposed, "starts": starts, "step": step})
+        trial = dict(proposed)
+        with _living(output / RUNNING, proposed):
+            try:
+                if starts > MOST_STARTS and trial["hparams"]:
+                    raise ModelError("model.memory", f"its process was killed {MOST_STARTS} times")
+                metrics = train(
+                    {**hparams, **trial["hparams"]},
+                    train_dir=train_dir, dev_dir=dev_dir, test_dir=test_dir,
+                    model_dir=folder / "model", output_dir=folder / "output",
+                )  # fmt: skip
+            except (HParamsError, ModelError) as error:
+                # Of a combination that cannot be, a loss that is lost, a batch too large.
+                of_it = isinstance(error, HParamsError) or error.code in FAILING
+                if not trial["hparams"] or not of_it:
+                    raise
+                trial["error"] = error.message
+            else:
+                trial["value"] = metrics["dev"][metric]
+                trial["test"] = numbers(metrics.get("test", {}))
+            with storing(output):
+                if "value" in trial and all(_better(trial, other, sign) for other in found):
+                    _replace(output / BEST, folder / "model", output / REPLACED)
+                write_json(output / TRIALS, {"asked": asked, "trials": [*found, trial]})
+                (output / RUNNING).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+        found.append(trial)
         watched(trial)
     return sorted(found, key=lambda t: -sign * t["value"] if "value" in t else math.inf)
 
@@ -133,6 +137,7 @@ def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:
     best, replaced = output / BEST, output / REPLACED
     if replaced.is_dir() and not best.exists():  # the process was killed between two renames
         replaced.rename(best)
+    shutil.rmtree(replaced, ignore_errors=True)  # or after both
     file = output / TRIALS
     if not file.is_file():
         return []
@@ -145,6 +150,23 @@ def _found(output: Path, asked: Mapping[str, Any]) -> list[Trial]:
         )
     trials: list[Trial] = told["trials"]
     return trials
+
+
+def _newest(checkpoints: Path) -> int:
+    """The step of the newest checkpoint."""
+    names = (folder.name for folder in checkpoints.glob("checkpoint-*"))
+    return max((int(name.rpartition("-")[2]) for name in names), default=0)
+
+
+@contextlib.contextmanager
+def _living(running: Path, proposed: Trial) -> Iterator[None]:
+    """A start that ends with an error does not count: its process was not killed."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            write_json(running, proposed)
+        raise
 
 
 def _begun(output: Path, number: int) -> Trial | None:

@@ -90,6 +90,7 @@ def test_words_for_none_mean_the_default(name: str, default: Any, word: Any) -> 
 def test_a_label_may_be_a_number_or_a_truth_value_as_in_tables() -> None:
     for value, label in ((1, "1"), (0, "0"), (True, "true"), (False, "false")):
         assert parse(positive_label=value).positive_label == label
+    assert parse(class_weights={True: 5, 0: 2}).class_weights == {"true": 5.0, "0": 2.0}
     with pytest.raises(HParamsError, match=r"positive_label: found .*; expected a string"):
         parse(positive_label=0.5)
 

@@ -537,6 +537,11 @@ def test_two_tables_of_one_split_are_not_chosen_from(other: str, tmp_path: Path)
         find_files({"train": folder})
     assert [problem.code for problem in caught.value.problems] == ["data.no_file"]
     assert find_files({"train": folder, "dev": folder / other})["dev"] == folder / other
+    folder_of(tmp_path, "test.csv", "test.tsv")
+    with pytest.raises(DataError) as caught:
+        find_files({"train": folder})
+    told = [problem.message for problem in caught.value.problems]
+    assert ["dev.csv" in told[0], "test.csv, test.tsv" in told[1]] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tfserve.hparams import HParams
 from tfserve.tasks import get
 from tfserve.tasks.base import CALIBRATION
 from tfserve.training import loop, train
+from tfserve.training import pretrained as pretrained_module
 from tfserve.training.logs import numbers
 from tfserve.training.plan import Plan
 from tfserve.training.pretrained import Pretrained
@@ -869,6 +870,19 @@ def test_nothing_is_dropped_in_training(
     ids = torch.arange(5, 15).reshape(1, 10)
     once, again = (model(ids).logits.detach().numpy() for _ in "ab")
     assert np.array_equal(once, again)
+
+
+def test_a_model_of_the_hub_says_what_it_was(
+    encoder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained_module, "_download", {"an-org/a-model": encoder}.__getitem__)
+    assert Pretrained.find(str(encoder)).hub_id is None
+    hp = tiny.hparams("classif", encoder, model_name="an-org/a-model", max_steps=2)
+    tfserve.train(hp, train_dir=data, model_dir=tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / "tfserve.json").read_text("utf-8"))
+    assert manifest["base_model"] == "an-org/a-model"
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "\nbase_model: an-org/a-model\n" in card
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "layoutlm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_a_search_goes_on_where_it_was_broken_off(
         tune(**{**given, "train_dir": moved}, trials=3, search=["learning_rate"])
 
 
-def test_a_search_goes_on_after_a_trial_that_was_told_and_not_written(
+def test_a_search_goes_on_after_a_trial_that_could_not_be_written(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: Path, content: Any) -> None:
@@ -157,42 +158,56 @@ def test_a_trial_that_cannot_be_costs_itself_alone(
     assert [trial["number"] for trial in told(given)] == [0, 1, 2]
 
 
-def killed(*_: Any, **__: Any) -> Any:
-    raise SystemError("what no process would live to say")
-
-
+@pytest.mark.parametrize("further", [False, True])
 def test_a_trial_that_kills_its_process_is_given_up(
-    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    further: bool, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune(**given, trials=1, search=["learning_rate"])
-    plain = tuning.train
-    monkeypatch.setattr(tuning, "train", killed)
+    running, plain = given["output_dir"] / tuning.RUNNING, tuning.write_json
+    checkpoints = given["output_dir"] / "trial-1" / "output" / "checkpoints"
     asked = []
-    for _ in range(tuning.MOST_STARTS):
-        with pytest.raises(SystemError):
+
+    def killed(file: Path, content: Any) -> None:
+        plain(file, content)
+        if file == running:  # all that a killed process leaves
+            raise SystemExit
+
+    for step in range(tuning.MOST_STARTS):
+        monkeypatch.setattr(tuning, "write_json", killed)
+        with pytest.raises(SystemExit):
             tune(**given, trials=3, search=["learning_rate"])
-        running = json.loads((given["output_dir"] / tuning.RUNNING).read_text("utf-8"))
-        asked.append((running["number"], running["hparams"]))
+        left = json.loads(running.read_text("utf-8"))
+        asked.append((left["number"], left["hparams"]))
+        if further:
+            (checkpoints / f"checkpoint-{step + 1}").mkdir(parents=True)
     assert asked == [asked[0]] * tuning.MOST_STARTS
-    monkeypatch.setattr(tuning, "train", plain)
+    monkeypatch.setattr(tuning, "write_json", plain)
+    if further:  # what stands there is no checkpoint in truth
+        shutil.rmtree(checkpoints.parent)
     tune(**given, trials=3, search=["learning_rate"])
-    _, given_up, other = told(given)
-    assert given_up["error"] == "its process was killed 3 times"
-    assert (1, given_up["hparams"]) == asked[0] and other["value"]
-    assert other["hparams"] != given_up["hparams"]
+    _, trial, other = told(given)
+    assert (1, trial["hparams"]) == asked[0] and trial.keys() <= {*other, "error"}
+    assert trial.get("error") == (None if further else "its process was killed 3 times")
+    assert other["value"] and other["hparams"] != trial["hparams"]
 
 
-def test_a_stop_does_not_count_as_a_kill(
-    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [StoppedError("training.stopped", "by SIGTERM"), StorageError("storage.write", "no space"),
+     KeyboardInterrupt()],
+    ids=["stopped", "full", "interrupted"],
+)  # fmt: skip
+def test_what_ends_with_a_reason_was_not_killed(
+    error: BaseException, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: Any, **__: Any) -> Any:
-        raise StoppedError("training.stopped", "stopped by SIGTERM")
+    def ended(*_: Any, **__: Any) -> Any:
+        raise error
 
     plain = tuning.train
     tune(**given, trials=1, search=["learning_rate"])
-    monkeypatch.setattr(tuning, "train", stopped)
+    monkeypatch.setattr(tuning, "train", ended)
     for _ in range(tuning.MOST_STARTS + 1):
-        with pytest.raises(StoppedError):
+        with pytest.raises(type(error)):
             tune(**given, trials=2, search=["learning_rate"])
     monkeypatch.setattr(tuning, "train", plain)
     tune(**given, trials=2, search=["learning_rate"])
@@ -216,9 +231,12 @@ def test_the_best_model_outlives_a_kill_between_two_renames(
 ) -> None:
     tune(**given, trials=1, search=["learning_rate"])
     best = given["output_dir"] / tuning.BEST
-    best.rename(given["output_dir"] / tuning.REPLACED)
+    replaced = best.rename(given["output_dir"] / tuning.REPLACED)
     assert len(tune(**given, trials=1, search=["learning_rate"])) == 1
     assert (best / "tfserve.json").is_file()
+    shutil.copytree(best, replaced)  # or after both
+    assert len(tune(**given, trials=1, search=["learning_rate"])) == 1
+    assert (best / "tfserve.json").is_file() and not replaced.exists()
 
 
 def test_a_search_runs_in_one_process(

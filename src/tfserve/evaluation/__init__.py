@@ -37,7 +37,7 @@ class Evaluation:
 
     Attributes
     ----------
-    answers : one a row, without scores
+    answers : one a row, without scores where there is a label
     decided : what they would be if the model never abstained; nothing for a task without scores
     items : every choice with its probabilities; None for a task without
     tokens : of each row, before it is cut, ``(rows,)``

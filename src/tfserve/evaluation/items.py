@@ -56,7 +56,7 @@ class Items:
 
 
 class Collector:
-    """Takes the scores out of answers as they come, so that they are not held as dicts."""
+    """Takes scores out of answers as they come, so that few are held as dicts."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

@@ -10,6 +10,7 @@ from tfserve.evaluation import Evaluation
 from tfserve.evaluation.bootstrap import Difference
 from tfserve.evaluation.notes import notes
 from tfserve.report import figures
+from tfserve.report.mistakes import read_as
 from tfserve.report.page import MANY, Grid, Page, Part, Plot, Section
 from tfserve.tallies import Labels, Numbers, figure
 from tfserve.tasks.common import named
@@ -110,6 +111,4 @@ def _rows(one: Evaluation, other: Evaluation, names: Sequence[str]) -> list[Sect
 def _said(found: Evaluation, row: int) -> str:
     if isinstance(found.tally, Numbers):
         return f"{found.tally.given[row]:.4g} for {found.tally.gold[row]:.4g}"
-    pred = found.answers[row]["pred"]
-    text = "" if pred is None else found.task.label_text(pred, found.table.rows[row].record)
-    return text or "(none)"
+    return read_as(found, row, found.answers[row]["pred"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -13,7 +13,7 @@ from tfserve.evaluation.spans import KINDS, Slip, slips
 from tfserve.records import Record
 from tfserve.report import figures
 from tfserve.report.page import MANY, Grid, Part, Plot, Section, shown
-from tfserve.tallies import Labels, Numbers, Unit, figure
+from tfserve.tallies import Labels, Numbers, figure
 from tfserve.tasks.common import named
 
 MOST = 100
@@ -44,7 +44,8 @@ def _surest(found: Evaluation, items: Items, tally: Labels) -> Section:
             odd = tally.gold[row] ^ tally.given[row]
             wrongly = [(label,) in odd for label in items.labels]
             sure = float(np.max(np.where(truth, 1 - given, given)[wrongly], initial=0.0))
-        wrong.append((sure, names_of(tally.gold[row]), names_of(tally.given[row]), row))
+        label, pred = found.table.rows[row].label, found.answers[row]["pred"]
+        wrong.append((sure, read_as(found, row, label), read_as(found, row, pred), row))
     wrong.sort(key=lambda error: -error[0])
     if not wrong:
         silent = "coverage" in found.metrics
@@ -67,9 +68,10 @@ def _largest(found: Evaluation, tally: Numbers) -> Section:
                    [Grid(header, rows, tall=True)])  # fmt: skip
 
 
-def names_of(units: Iterable[Unit]) -> str:
-    """The labels of a row, as they are read."""
-    return ", ".join(sorted(str(unit[0]) for unit in units)) or "(none)"
+def read_as(found: Evaluation, row: int, label: Any) -> str:
+    """A label of a row, given or right, as it is read."""
+    record = found.table.rows[row].record
+    return ("" if label is None else found.task.label_text(label, record)) or "(none)"
 
 
 def _place(found: Evaluation, row: int) -> tuple[int, str]:

@@ -1,9 +1,9 @@
 """The training loop, on accelerate: steps, evaluations, checkpoints, stopping.
 
-Everything random follows from the seed: the head's weights, and with its number the order of an
-epoch. A step's loss is the sum over all its rows, of all
-devices and accumulated batches, divided by the mean count of a step, so that the result does not
-depend on how the rows were spread.
+Everything random follows from the seed: the head's weights, with its number the order of an epoch,
+and with the step which windows of a very long row are read. A step's loss is the sum over all its
+rows, of all devices and accumulated batches, divided by the mean count of a step, so that the
+result does not depend on how the rows were spread.
 """
 
 from __future__ import annotations
