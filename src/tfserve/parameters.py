@@ -17,6 +17,7 @@ Schema = dict[str, Any]
 COUNT: Schema = {"type": "integer", "minimum": 1}
 FLAG: Schema = {"type": "boolean"}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+SHARES: Schema = {"anyOf": [SHARE, {"type": "object", "additionalProperties": SHARE}]}
 KINDS: dict[str, Any] = {"integer": int, "boolean": bool, "number": (int, float)}
 
 
@@ -30,8 +31,11 @@ class Parameters:
 
     top_k: int | None = _asked(None, COUNT, "the scores of so many labels, best first")
     scores: bool = _asked(False, FLAG, "the scores of all labels")
-    threshold: float | None = _asked(
-        None, SHARE, "the probability from which a label is given, instead of the model's own"
+    threshold: float | Mapping[str, float] | None = _asked(
+        None,
+        SHARES,
+        "the probability from which a label is given, instead of the model's own; an object has "
+        "those of some labels, by name",
     )
     abstain: float | None = _asked(
         None, SHARE, "the probability under which no label is given: `pred` is null"
@@ -62,6 +66,11 @@ class Parameters:
 
 def fits(schema: Schema, value: Any) -> bool:
     """Whether a value is one of a parameter's."""
+    if "anyOf" in schema:
+        return any(fits(one, value) for one in schema["anyOf"])
+    if schema["type"] == "object":
+        one = schema["additionalProperties"]
+        return isinstance(value, Mapping) and all(fits(one, each) for each in value.values())
     if "enum" in schema:
         return value in schema["enum"]
     kind = KINDS[schema["type"]]
@@ -72,13 +81,22 @@ def fits(schema: Schema, value: Any) -> bool:
 
 def expected(schema: Schema) -> str:
     """What values there are, as errors say it."""
+    if "anyOf" in schema:
+        return ", or ".join(map(expected, schema["anyOf"]))
     if "enum" in schema:
         return " or ".join(schema["enum"])
     return {
         "boolean": "true or false",
         "integer": "a whole number of at least 1",
         "number": "a number from 0 to 1",
+        "object": "an object of such numbers by label",
     }[schema["type"]]
+
+
+def bare(schema: Schema) -> Schema:
+    """Of a parameter that has several forms the first, which a flag or an address can hold."""
+    first: Schema = schema.get("anyOf", [schema])[0]
+    return {**first, "description": schema["description"]}
 
 
 SCHEMAS: dict[str, Schema] = {f.name: f.metadata["schema"] for f in fields(Parameters)}

@@ -23,10 +23,8 @@ TFSERVE_CORS_ORIGINS
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +34,7 @@ from tfserve import engines
 from tfserve.engines import PRECISIONS
 from tfserve.errors import SettingsError, TooLargeError
 from tfserve.parameters import COUNT, RULES, Rule, expected, fits
+from tfserve.strict_json import plain_value
 
 PREFIX = "TFSERVE_"
 
@@ -132,8 +131,7 @@ def _value(variable: str, name: str, text: str) -> Any:
     if name in _LISTS:
         value = _parts(text.split(","))
     elif name not in _TEXTS:
-        with suppress(ValueError):  # numbers and booleans are JSON
-            value = json.loads(text.lower())
+        value = plain_value(text)
     if not valid(value):
         found = "none" if name == "api_keys" else repr(text)
         raise SettingsError("settings.value", f"{variable}: found {found}; expected {wanted}")

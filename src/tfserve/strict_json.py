@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 from tfserve.records import SURROGATE
@@ -29,6 +30,14 @@ def dumps(value: Any) -> str:
     # Half a pair, in a key that travels along: UTF-8 has no bytes for it.
     if SURROGATE.search(text):
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text
+
+
+def plain_value(text: str) -> Any:
+    """A value as people write it into a setting or an address: JSON, or else the text itself;
+    ``True`` is true."""
+    with suppress(ValueError):
+        return loads(text.lower() if text.lower() in ("true", "false") else text)
     return text
 
 

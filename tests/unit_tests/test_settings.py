@@ -32,6 +32,12 @@ def test_settings_are_read_from_the_environment() -> None:
     assert Settings.from_environment(environment) == expected
 
 
+def test_a_setting_may_be_an_object_whose_names_stay_as_they_are() -> None:
+    environment = {"TFSERVE_THRESHOLD": '{"Anger": 0.25}', "TFSERVE_SCORES": "TRUE"}
+    parameters = {"threshold": {"Anger": 0.25}, "scores": True}
+    assert Settings.from_environment(environment).parameters == parameters
+
+
 def test_settings_of_the_server_are_read(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("one\n\n  two \n", "utf-8")

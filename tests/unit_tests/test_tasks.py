@@ -140,6 +140,8 @@ def test_the_metric_that_chooses_a_model_is_one_of_the_metrics(task: Task) -> No
         ({"scores": True}, Ner, Parameters(scores=True)),
         ({"threshold": 0.25, "top_k": 1}, MultilabelClassif, Parameters(top_k=1, threshold=0.25)),
         ({"threshold": 1}, MultilabelClassif, Parameters(threshold=1)),
+        ({"threshold": {"a": 0.5}}, MultilabelClassif, Parameters(threshold={"a": 0.5})),
+        ({"threshold": {}}, MultilabelClassif, Parameters(threshold={})),
         ({"on_error": "record"}, Regression, Parameters(on_error="record")),
     ],
 )
@@ -162,6 +164,9 @@ def test_a_parameter_that_means_nothing_here(name: str, task: type[Task]) -> Non
     assert len(str(caught.value)) < 200
 
 
+SHARES = "a number from 0 to 1, or an object of such numbers by label"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -171,13 +176,15 @@ def test_a_parameter_that_means_nothing_here(name: str, task: type[Task]) -> Non
         ("top_k", "2", "a whole number of at least 1"),
         ("scores", 1, "true or false"),
         ("scores", "true", "true or false"),
-        ("threshold", -0.1, "a number from 0 to 1"),
-        ("threshold", 1.1, "a number from 0 to 1"),
-        ("threshold", "0.5", "a number from 0 to 1"),
-        ("threshold", True, "a number from 0 to 1"),
-        ("threshold", math.nan, "a number from 0 to 1"),
-        pytest.param("threshold", 10**400, "a number from 0 to 1", id="enormous"),
-        ("threshold", [0.5], "a number from 0 to 1"),
+        ("threshold", -0.1, SHARES),
+        ("threshold", 1.1, SHARES),
+        ("threshold", "0.5", SHARES),
+        ("threshold", True, SHARES),
+        ("threshold", math.nan, SHARES),
+        pytest.param("threshold", 10**400, SHARES, id="enormous"),
+        ("threshold", [0.5], SHARES),
+        ("threshold", {"a": 1.5}, SHARES),
+        ("threshold", {"a": {"b": 0.5}}, SHARES),
         ("on_error", "ignore", "raise or record"),
         ("on_error", ["raise"], "raise or record"),
         ("on_error", {}, "raise or record"),
@@ -374,6 +381,22 @@ def test_classif_weights() -> None:
     assert ABC.class_weights({"c": 2.5}, []).tolist() == [1.0, 1.0, 2.5]
     rare = ABC.class_weights("balanced", ["a"] * 9000 + ["b"] * 999 + ["c"])
     assert (rare / rare[0]).tolist() == pytest.approx([1, 9000 / 999, MAX_BALANCED_WEIGHT])
+
+
+def test_thresholds_of_some_labels_leave_the_others_as_they_are() -> None:
+    task = MultilabelClassif(("a", "b", "c"), thresholds=(0.9, 0.6, 0.6))
+    plain = MultilabelClassif(("a", "b", "c"))
+    logits = [np.array([0.0, 0.0, 1.0])]  # probabilities of a half, a half and 0.73
+    for one, asked, expected in (
+        (task, None, ["c"]), (task, {"a": 0.5}, ["c", "a"]), (task, {"c": 0.8, "b": 0.1}, ["b"]),
+        (plain, {"b": 0.6}, ["c", "a"]), (plain, {}, ["c", "a", "b"]),
+    ):  # fmt: skip
+        [answer] = one.decode(logits, [], Parameters(threshold=asked))
+        assert answer["pred"] == expected, asked
+    with pytest.raises(ParameterError, match=r"found the label 'd'; the model has a, b, c"):
+        task.check(Parameters(threshold={"a": 0.5, "d": 0.5}))
+    with pytest.raises(ParameterError, match=r"threshold: expected a number"):
+        Classif(("a", "b")).check(Parameters(threshold={"a": 0.5}))
 
 
 def test_an_answer_without_a_label_has_the_scores_of_all() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfserve.hparams import CHOICES, HParams
-from tfserve.parameters import SCHEMAS
+from tfserve.parameters import SCHEMAS, bare
 
 KINDS: dict[str, dict[str, Any]] = {
     "number": {"type": float}, "integer": {"type": int}, "boolean": {"is_flag": True},
@@ -76,7 +76,7 @@ def computed(command: Callable[..., None]) -> Callable[..., None]:
 def asked(command: Callable[..., None]) -> Callable[..., None]:
     """The input, the output and the parameters of commands that answer records."""
     for name, schema in reversed(SCHEMAS.items()):
-        if (kind := KINDS.get(schema["type"])) is not None:
+        if (kind := KINDS.get(bare(schema)["type"])) is not None:
             command = click.option(f"--{name}", help=schema["description"], **kind)(command)
     for option in (
         click.option("--resume", is_flag=True, help="Go on with an output that was interrupted."),

@@ -28,6 +28,7 @@ from tfserve.server.batcher import STARTING
 from tfserve.server.service import Reply, Service
 from tfserve.server.worker import Starting
 from tfserve.settings import Settings
+from tfserve.strict_json import plain_value
 
 BODIES = 3
 """So many of the largest bodies may be held at a time."""
@@ -209,14 +210,8 @@ def _info(service: Service) -> dict[str, Any]:
 
 
 def _parameters(request: Request) -> dict[str, Any]:
-    """Those of the query."""
-    return {name: _parameter(name, text) for name, text in request.query_params.items()}
-
-
-def _parameter(name: str, text: str) -> Any:
-    """A parameter from a query: numbers and booleans are JSON."""
-    if name == "text":
-        return text
-    with contextlib.suppress(ValueError):
-        return strict_json.loads(text.lower())
-    return text
+    """Those of the query; ``text`` is none, and stays as it is."""
+    return {
+        name: text if name == "text" else plain_value(text)
+        for name, text in request.query_params.items()
+    }

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from tfserve import tasks
 from tfserve.codecs import DECODERS, JSON, JSON_LINES
-from tfserve.parameters import SCHEMAS, Schema
+from tfserve.parameters import SCHEMAS, Schema, bare
 from tfserve.server.service import Service
 from tfserve.tasks.common import TEXT, array_of, object_of
 
@@ -57,7 +57,7 @@ def document(app: FastAPI, service: Service) -> Schema:
         "Error": ERROR,
     }
     query = [
-        {"name": name, "in": "query", "schema": SCHEMAS[name],
+        {"name": name, "in": "query", "schema": bare(SCHEMAS[name]),
          "description": SCHEMAS[name]["description"]}
         for name in understood
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from tfserve.calibration import (
     thresholds,
     top_error,
 )
-from tfserve.errors import HParamsError, RecordError
+from tfserve.errors import HParamsError, ParameterError, RecordError
 from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
 from tfserve.records import Record
@@ -130,8 +130,10 @@ class Classif(Task):
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
     ) -> list[Answer]:
-        threshold = either(parameters.threshold, self.threshold)
-        abstain = either(parameters.abstain, self.abstain)
+        threshold = parameters.threshold
+        if threshold is None or isinstance(threshold, Mapping):  # which `check` refuses
+            threshold = self.threshold
+        abstain = self.abstain if parameters.abstain is None else parameters.abstain
         positive = self.labels.index(self.positive or self.labels[-1])
         answers = []
         for row in softmax(np.stack(logits) / self.temperature):
@@ -150,6 +152,15 @@ class Classif(Task):
     @property
     def understood(self) -> tuple[str, ...]:
         return tuple(n for n in self.parameters if n != "threshold" or len(self.labels) == 2)
+
+    def check(self, parameters: Parameters) -> None:
+        super().check(parameters)
+        if isinstance(parameters.threshold, Mapping):
+            raise ParameterError(
+                "parameters.value",
+                "threshold: expected a number: there is one threshold, of one of two labels",
+                field="threshold",
+            )
 
     def check_hparams(self, hp: HParams) -> None:
         super().check_hparams(hp)
@@ -217,8 +228,3 @@ class Classif(Task):
         balanced = [len(labels) / (len(self.labels) * counts[label]) for label in self.labels]
         most = MAX_BALANCED_WEIGHT * min(balanced)
         return np.minimum(np.array(balanced, np.float32), most)
-
-
-def either(asked: float | None, own: float | None) -> float | None:
-    """What a request asks for, or what the model has."""
-    return own if asked is None else asked

@@ -18,7 +18,7 @@ from tfserve.calibration import (
     temperature,
     thresholds,
 )
-from tfserve.errors import RecordError
+from tfserve.errors import ParameterError, RecordError
 from tfserve.hparams import HParams
 from tfserve.parameters import Parameters
 from tfserve.records import Record
@@ -148,8 +148,7 @@ class MultilabelClassif(Task):
     def decode(
         self, logits: Sequence[Array], records: Sequence[Record], parameters: Parameters
     ) -> list[Answer]:
-        own = np.array(self.thresholds or THRESHOLD)
-        threshold = own if parameters.threshold is None else np.array(parameters.threshold)
+        threshold = self._asked(parameters.threshold)
         answers = []
         for row in self._probabilities(logits):
             given = row >= threshold
@@ -162,6 +161,28 @@ class MultilabelClassif(Task):
                 answer["scores"] = scores
             answers.append(answer)
         return answers
+
+    def check(self, parameters: Parameters) -> None:
+        super().check(parameters)
+        asked = parameters.threshold
+        unknown = set(asked) - set(self.labels) if isinstance(asked, Mapping) else ()
+        for name in unknown:
+            raise ParameterError(
+                "parameters.value",
+                f"threshold: found the label {str(name)[:40]!r}; the model has "
+                f"{', '.join(self.labels[:20])}",
+                field="threshold",
+            )
+
+    def _asked(self, threshold: float | Mapping[str, float] | None) -> Array:
+        """The threshold of each label: the one that is asked for, or the model's own."""
+        own = np.array(self.thresholds or [THRESHOLD] * len(self.labels))
+        if threshold is None:
+            return own
+        if not isinstance(threshold, Mapping):
+            return np.full(len(own), threshold)
+        pairs = zip(self.labels, own, strict=True)
+        return np.array([threshold.get(label, usual) for label, usual in pairs])
 
     def calibrated(
         self, logits: Sequence[Array], labels: Sequence[tuple[str, ...]], hp: HParams
