@@ -17,7 +17,9 @@ Schema = dict[str, Any]
 COUNT: Schema = {"type": "integer", "minimum": 1}
 FLAG: Schema = {"type": "boolean"}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
-SHARES: Schema = {"anyOf": [SHARE, {"type": "object", "additionalProperties": SHARE}]}
+BY_LABEL: Schema = {"type": "object", "additionalProperties": SHARE,
+                    "description": "those of some labels, by name"}  # fmt: skip
+SHARES: Schema = {"anyOf": [SHARE, BY_LABEL]}
 KINDS: dict[str, Any] = {"integer": int, "boolean": bool, "number": (int, float)}
 
 
@@ -34,8 +36,7 @@ class Parameters:
     threshold: float | Mapping[str, float] | None = _asked(
         None,
         SHARES,
-        "the probability from which a label is given, instead of the model's own; an object has "
-        "those of some labels, by name",
+        "the probability from which a label is given, instead of the model's own",
     )
     abstain: float | None = _asked(
         None, SHARE, "the probability under which no label is given: `pred` is null"

@@ -41,7 +41,7 @@ def notes(found: Evaluation) -> Iterator[str]:
                 "spearman have no value and stand as 0."
             )
     elif isinstance(found.tally, Labels) and not any(found.tally.gold):
-        what = {"entities": "an entity"}.get(found.task.unit, "a label")
+        what = "an entity" if found.task.per_word else "a label"
         yield f"No row has {what}: there is nothing to be found, and F1 stands as 0."
     elif not found.task.per_word and len(set(labels)) == 1:
         same = labels[0] if found.task.exclusive else ", ".join(labels[0])

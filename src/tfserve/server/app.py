@@ -28,7 +28,6 @@ from tfserve.server.batcher import STARTING
 from tfserve.server.service import Reply, Service
 from tfserve.server.worker import Starting
 from tfserve.settings import Settings
-from tfserve.strict_json import plain_value
 
 BODIES = 3
 """So many of the largest bodies may be held at a time."""
@@ -212,6 +211,6 @@ def _info(service: Service) -> dict[str, Any]:
 def _parameters(request: Request) -> dict[str, Any]:
     """Those of the query; ``text`` is none, and stays as it is."""
     return {
-        name: text if name == "text" else plain_value(text)
+        name: text if name == "text" else strict_json.plain_value(text)
         for name, text in request.query_params.items()
     }

@@ -34,6 +34,7 @@ def document(app: FastAPI, service: Service) -> Schema:
     golden = manifest.golden if manifest and not service.settings.api_keys else []
     known = service.processor.task.understood if service.processor else ()
     understood = (*known, "on_error") if task else tuple(SCHEMAS)
+    single = bool(task) and tasks.get(task).exclusive  # what has one label has one threshold
     record: Schema = object_of(["text"], text=VISIBLE)
     if manifest and manifest.use_bbox:
         box = {"type": "integer", "minimum": 0, "maximum": 1000}
@@ -41,7 +42,7 @@ def document(app: FastAPI, service: Service) -> Schema:
         record["required"].append("bbox")
     parameters = {
         "type": "object",
-        "properties": {name: SCHEMAS[name] for name in understood},
+        "properties": {n: bare(SCHEMAS[n]) if single else SCHEMAS[n] for n in understood},
         "additionalProperties": False,
     }
     answer = tasks.get(task).answer_schema if task else {"type": "object"}

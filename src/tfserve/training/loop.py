@@ -123,7 +123,9 @@ class Loop:
             with self.stop.listening():
                 self._train(logs)
         except RuntimeError as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)):
+            if not (
+                isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
+            ):
                 raise
             raise ModelError(
                 "model.memory",
